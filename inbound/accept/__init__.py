@@ -1,0 +1,1 @@
+"""Stage 1: SMTP in, until the message is durably ours."""

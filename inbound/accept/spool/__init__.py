@@ -1,0 +1,247 @@
+"""The spool: what was accepted, what is due, what was done.
+
+`Spool` is the contract; `sqlite` keeps it on disk, `memory` is its twin for tests with fault knobs, and one test-suite holds both
+to it. Nothing here says SQLite, so that an engine shared by several machines can take its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, BinaryIO, Protocol
+
+from inbound.accept.envelope import Envelope
+
+
+class SpoolError(Exception):
+    """The spool could not do it; nothing was written. Our own trouble, so temporary to the sender."""
+
+
+class SpoolFull(SpoolError):
+    """No space is left for it (ENOSPC, EDQUOT, SQLITE_FULL)."""
+
+
+class SpoolLocked(SpoolError):
+    """Another live process holds this spool. The message names its pid where known."""
+
+
+class SpoolVersion(SpoolError):
+    """The spool was written by a newer version of inbound; it is left untouched."""
+
+
+class State(StrEnum):
+    """Where an entry stands."""
+
+    ACTIVE = "active"  # leased to a live process, being worked
+    DEFERRED = "deferred"  # waiting until `due`
+    DEAD = "dead"  # given up, kept for people: a dead letter
+    DONE = "done"  # every step done; the trace is kept for the retention time
+
+
+class Outcome(StrEnum):
+    """How one attempt at one step went."""
+
+    DONE = "done"
+    FAILED = "failed"  # time may cure it
+    FINAL = "final"  # no repetition of this message could cure it
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One attempt at one step. The step's flow is the flow of its attempt with outcome DONE.
+
+    `part` is `action`, or `topic` for the notification that the action's TopicArn asks for. `digest` identifies the action's
+    parameters and recipients, so that a resumed message cannot be driven by another rule's records. `started` is seconds since the epoch.
+    `detail` is small JSON for people: an object key, an SNS message id, the answer of a function.
+    """
+
+    rule: str
+    index: int
+    part: str
+    digest: str
+    attempt: int
+    started: float
+    milliseconds: int
+    outcome: Outcome
+    flow: str = ""
+    sink: str = ""
+    error: str = ""
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One accepted message: its envelope, its place in the queue, and its trace so far.
+
+    `due` and `finished` are seconds since the epoch (`finished` 0.0 while unfinished). `since` is when its retry time began: at
+    receipt, or when someone asked to retry a dead letter. `attempts` counts the failed rounds of work since then.
+    `sink` names what it waits for, `error` the last failure. `assessment` is the JSON text the assess stage recorded, or empty.
+    """
+
+    id: str
+    envelope: Envelope
+    size: int
+    state: State
+    due: float
+    since: float = 0.0
+    attempts: int = 0
+    error: str = ""
+    sink: str = ""
+    assessment: str = ""
+    disposition: str = ""
+    finished: float = 0.0
+    has_content: bool = True
+    steps: tuple[StepRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """A change to one entry, applied whole. None leaves a field as it is; `steps` are appended.
+
+    `state` DEFERRED needs `due`; DONE and DEAD need `finished`; DONE with `drop_content` removes the content.
+    Any state but ACTIVE gives the lease back.
+    """
+
+    steps: Sequence[StepRecord] = ()
+    state: State | None = None
+    due: float | None = None
+    attempts: int | None = None
+    error: str | None = None
+    sink: str | None = None
+    assessment: str | None = None
+    disposition: str | None = None
+    finished: float | None = None
+    envelope: Envelope | None = None
+    drop_content: bool = False
+    clear_steps: bool = False
+
+
+class Content(Protocol):
+    """The stored octets of one message, exactly as they came after dot-unstuffing."""
+
+    @property
+    def size(self) -> int: ...
+
+    def head(self, limit: int) -> bytes:
+        """The first `limit` octets, or all of them."""
+        ...
+
+    def open(self) -> BinaryIO:
+        """A new seekable binary reader over all octets; the caller closes it."""
+        ...
+
+
+class Draft(Protocol):
+    """Content that is still arriving: in memory while small, then a blob file. `size` counts the octets added so far."""
+
+    @property
+    def size(self) -> int: ...
+
+    def add(self, piece: bytes) -> bool:
+        """Take the next octets; True when `flush` should be awaited before more is added. Never blocks."""
+        ...
+
+    async def flush(self) -> None:
+        """Write what is held in memory to the blob file. Raises SpoolError."""
+        ...
+
+    def head(self, limit: int) -> bytes:
+        """The first `limit` octets added so far (at least 128 KiB of them are always at hand)."""
+        ...
+
+    async def discard(self) -> None:
+        """Forget it and remove the blob file, if there is one. Never raises; harmless after a successful `put`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which entries to list: all of the given restrictions hold. `error` is a case-insensitive substring; times are epoch seconds."""
+
+    states: Collection[State] = ()
+    error: str = ""
+    sink: str = ""
+    received_before: float | None = None
+    received_after: float | None = None
+    limit: int = 1000
+
+
+class Spool(Protocol):
+    """What was accepted, what is due, what was done. One live process at a time owns it; others may look and ask (`sqlite` visitor)."""
+
+    async def start(self) -> None:
+        """Open, lock, migrate, give back the leases of a dead owner, remove half-written blobs. Raises SpoolLocked, SpoolVersion, SpoolError."""
+        ...
+
+    async def stop(self) -> None:
+        """Commit what waits, give back every lease (due at once), close and unlock."""
+        ...
+
+    def draft(self, message_id: str) -> Draft:
+        """A new empty draft for the content of `message_id`."""
+        ...
+
+    async def put(self, envelope: Envelope, draft: Draft, *, held: bool = True) -> Entry:
+        """Make the message durable; when this returns, it survives a power cut. Raises SpoolError, SpoolFull: then nothing is kept.
+
+        `held` leases it to this process at once (ACTIVE), to be worked from memory; else it is DEFERRED and due at once.
+        """
+        ...
+
+    async def claim(self, now: float, limit: int) -> list[Entry]:
+        """Lease up to `limit` due entries, oldest received first, with their steps. Leased entries are not given out again."""
+        ...
+
+    async def update(self, entry_id: str, update: Update, *, lazy: bool = False) -> None:
+        """Apply `update`; when this returns it is durable. `lazy` lets it wait up to 50 ms to share another commit.
+
+        Raises KeyError for an entry that is gone, SpoolError otherwise.
+        """
+        ...
+
+    async def content(self, entry_id: str) -> Content:
+        """The content of an entry. Raises KeyError where it is not kept any more."""
+        ...
+
+    async def get(self, entry_id: str) -> Entry | None:
+        """One entry with its steps."""
+        ...
+
+    async def find(self, query: Query) -> list[Entry]:
+        """The entries that match, oldest received first, without their steps."""
+        ...
+
+    async def counts(self) -> dict[State, int]:
+        """How many entries are in each state (all states present)."""
+        ...
+
+    async def next_due(self) -> float | None:
+        """When the next DEFERRED entry is due, or None."""
+        ...
+
+    async def release(self, sink: str, now: float, limit: int) -> int:
+        """Make up to `limit` entries that wait for `sink` due at `now`, oldest first; how many."""
+        ...
+
+    async def retry(self, entry_ids: Collection[str], now: float) -> list[str]:
+        """Make DEAD and DEFERRED entries due at `now`, a dead letter with `since` now and no attempts; the ids it did this to."""
+        ...
+
+    async def drop(self, entry_ids: Collection[str]) -> list[str]:
+        """Remove entries with content and trace, unless they are ACTIVE in a live process; the ids removed."""
+        ...
+
+    async def keep_revision(self, digest: str, text: str) -> None:
+        """Store the text of a rule set revision, before an entry names it."""
+        ...
+
+    async def revision(self, digest: str) -> str | None:
+        """The text that `keep_revision` stored."""
+        ...
+
+    async def sweep(self, *, finished_before: float, content_before: float, keep_revisions: Collection[str]) -> int:
+        """Remove DONE entries finished before `finished_before`, content of those finished before `content_before`, and revisions
+        that no entry names and `keep_revisions` does not hold; how many entries went. DEFERRED, ACTIVE and DEAD never expire.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""Stage 3: which rules apply, and what comes next."""

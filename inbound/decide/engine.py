@@ -1,0 +1,154 @@
+"""The engine: walks a rule set for one message and says which step comes next. It performs nothing and knows no clock.
+
+SES "Receipt rules": every rule that matches at least one recipient runs, in order, with all its actions, once per message. What a
+stop ends is the evaluation for the recipients that the stopping rule matched; the others go on through later rules.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from inbound.decide.rules import AnyAction, ReceiptRule, RuleSet, Stop
+
+
+class Flow(StrEnum):
+    """What follows a step: SES's dispositions of a synchronous Lambda function."""
+
+    CONTINUE = "CONTINUE"
+    STOP_RULE = "STOP_RULE"
+    STOP_RULE_SET = "STOP_RULE_SET"
+
+
+class Disposition(StrEnum):
+    """What became of the message: every matching rule ran; a stop ended it for all recipients; no rule matched."""
+
+    COMPLETED = "COMPLETED"
+    STOPPED = "STOPPED"
+    UNMATCHED = "UNMATCHED"
+
+
+class StopScope(StrEnum):
+    """What a stop ends: the evaluation for the recipients its rule matched, or for the whole message."""
+
+    RECIPIENTS = "recipients"
+    MESSAGE = "message"
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """What rules look at: the envelope's recipients as spelled, and whether the session was encrypted."""
+
+    recipients: tuple[str, ...]
+    tls: bool = False
+    stop_scope: StopScope = StopScope.RECIPIENTS
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One action of one rule, to be performed on the message; `recipients` are those that the rule matched and are still open."""
+
+    rule: ReceiptRule
+    index: int
+    action: AnyAction
+    recipients: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """Identifies rule, place, action and recipients: records of another revision or recipient list cannot drive this step."""
+        parts = [self.rule.Name, self.index, self.action.kind, self.action.model_dump(mode="json", exclude_defaults=True), self.recipients]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class Reason(StrEnum):
+    """Why a rule runs or not."""
+
+    MATCHED = "matched"
+    DISABLED = "disabled"
+    NO_RECIPIENT = "no recipient matches"
+    TLS_REQUIRED = "requires TLS"
+    STOPPED = "stopped before"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """How the engine came to run a rule or pass it by; `recipients` are those it matches, stopped ones included."""
+
+    position: int
+    rule: ReceiptRule
+    reason: Reason
+    recipients: tuple[str, ...]
+    open: tuple[str, ...]
+
+
+def unique(recipients: tuple[str, ...]) -> tuple[str, ...]:
+    """A recipient repeated in one transaction counts once, compared without case; the first spelling stays."""
+    return tuple({r.casefold(): r for r in reversed(recipients)}.values())[::-1]
+
+
+def evaluate(rule_set: RuleSet, mail: Mail, tell: Callable[[Seen], None] | None = None) -> Generator[Step, Flow, Disposition]:
+    """Yield each step in order and be sent its flow; return the disposition.
+
+    `tell` hears of every rule in the order of the set (without it, rules that match no recipient cost nothing).
+    """
+    recipients = unique(mail.recipients)
+    matches = {r: rule_set.lookup.match(r) for r in recipients}
+    stopped: set[str] = set()
+    ran = False
+    positions = range(len(rule_set.rules)) if tell else sorted({p for found in matches.values() for p in found})
+    for position in positions:
+        rule = rule_set.rules[position]
+        matched = tuple(r for r in recipients if position in matches[r])
+        still_open = tuple(r for r in matched if r not in stopped)
+        reason = _reason(rule, mail, matched, still_open)
+        if tell:
+            tell(Seen(position, rule, reason, matched, still_open))
+        if reason is not Reason.MATCHED:
+            continue
+        ran = True
+        for index, action in enumerate(rule.Actions):
+            flow = yield Step(rule, index, action.only, still_open)
+            if flow is Flow.STOP_RULE_SET:
+                stopped.update(recipients if mail.stop_scope is StopScope.MESSAGE else still_open)
+            if flow is not Flow.CONTINUE:
+                break
+    if not ran:
+        return Disposition.UNMATCHED
+    return Disposition.STOPPED if stopped.issuperset(recipients) else Disposition.COMPLETED
+
+
+def _reason(rule: ReceiptRule, mail: Mail, matched: tuple[str, ...], still_open: tuple[str, ...]) -> Reason:
+    if not rule.Enabled:
+        return Reason.DISABLED
+    if not matched:
+        return Reason.NO_RECIPIENT
+    if rule.TlsPolicy == "Require" and not mail.tls:
+        return Reason.TLS_REQUIRED
+    return Reason.MATCHED if still_open else Reason.STOPPED
+
+
+def own_flow(action: AnyAction) -> Flow:
+    """The flow of an action that does not ask anyone: a Stop stops, all others go on."""
+    return Flow.STOP_RULE_SET if isinstance(action, Stop) else Flow.CONTINUE
+
+
+class Acceptance(StrEnum):
+    """What the rules say to a recipient at RCPT."""
+
+    ACCEPT = "accept"
+    NO_RULE = "no rule"
+    TLS_REQUIRED = "TLS required"
+
+
+def acceptance(rule_set: RuleSet, recipient: str, *, tls: bool) -> Acceptance:
+    """May this recipient be accepted? Only if an enabled rule matches it; TLS is required if every such rule requires it."""
+    rules = [rule_set.rules[p] for p in rule_set.lookup.match(recipient)]
+    enabled = [rule for rule in rules if rule.Enabled]
+    if not enabled:
+        return Acceptance.NO_RULE
+    if tls or any(rule.TlsPolicy == "Optional" for rule in enabled):
+        return Acceptance.ACCEPT
+    return Acceptance.TLS_REQUIRED

@@ -1,0 +1,1 @@
+"""Stage 4: carry out the actions, retry, give up visibly."""

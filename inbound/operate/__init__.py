@@ -1,0 +1,1 @@
+"""Stage 5: what people run and look at."""
