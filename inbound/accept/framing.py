@@ -1,0 +1,67 @@
+"""DATA framing: where the message ends, and what its octets are, over chunks of any size.
+
+RFC 5321 §4.1.1.4 and §4.5.2: only CRLF.CRLF ends the data; a dot that begins a line is taken away. Bare CR and bare LF are content:
+they neither end a line here nor the message, which is what keeps SMTP smuggling out.
+"""
+
+from __future__ import annotations
+
+import re
+
+_RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_HEADER_END = re.compile(rb"\r?\n\r?\n")
+
+
+class Framer:
+    """Feed it what the client sends after 354; it gives back the content, and at the end the octets that follow it in `rest`."""
+
+    __slots__ = ("_held", "_start", "ended", "rest")
+
+    def __init__(self) -> None:
+        self._held = b"\r\n"  # as if a line had just ended: a dot may be the very first octet
+        self._start = True
+        self.ended = False
+        self.rest = b""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The content that is certain after this chunk; `ended` tells whether the final dot has come."""
+        data = self._held + chunk
+        pieces = []
+        position = 0
+        while True:
+            dot = data.find(b"\r\n.", position)
+            if dot < 0:
+                keep = len(data) - _partial(data, position)
+                break
+            follows = data[dot + 3 : dot + 5]
+            if follows == b"\r\n":
+                pieces.append(data[position : dot + 2])
+                self.ended, self.rest, self._held = True, data[dot + 5 :], b""
+                return self._content(pieces)
+            if follows in (b"", b"\r"):
+                keep = dot
+                break
+            pieces.append(data[position : dot + 2])
+            position = dot + 3
+        pieces.append(data[position:keep])
+        self._held = data[keep:]
+        return self._content(pieces)
+
+    def _content(self, pieces: list[bytes]) -> bytes:
+        content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if self._start and content:
+            self._start = False
+            return content[2:]
+        return content
+
+
+def _partial(data: bytes, position: int) -> int:
+    if data.endswith(b"\r\n") and len(data) - position >= 2:
+        return 2
+    return 1 if data.endswith(b"\r") and len(data) > position else 0
+
+
+def received_count(head: bytes) -> int:
+    """How many Received fields the header block in `head` has: the hops of RFC 5321 §6.3."""
+    end = _HEADER_END.search(head)
+    return len(_RECEIVED.findall(head, 0, end.start() if end else len(head)))

@@ -1,0 +1,593 @@
+"""The SMTP listener: the one door to aiosmtpd, a thin adapter between its sessions and our policy, framing, replies and spool.
+
+It keeps aiosmtpd's connection handling and STARTTLS and replaces what costs or harms: the introspection of every connection, its
+command parsing and replies, line-wise DATA held in memory, timers, `handle_exception`, and cancellation by a lost connection. The
+private attributes it leans on are listed in `PRIVATE`; a test holds aiosmtpd to them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import socket
+import ssl
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, AnyStr, ClassVar, Protocol
+
+from aiosmtpd.smtp import SMTP
+
+from inbound.accept import address, policy, reply
+from inbound.accept.envelope import Envelope, Peer, Tls, new_message_id
+from inbound.accept.framing import Framer, received_count
+from inbound.accept.policy import Limits, Pinned
+from inbound.accept.reply import Refusal, Reply, ReplyError
+from inbound.accept.spool import Draft, SpoolError, SpoolFull
+from inbound.log import Event, Log
+
+PRIVATE = ("_reader", "_writer", "_handle_client", "_reset_timeout", "_timeout_cb", "_timeout_handle", "_set_rset_state", "_original_transport",
+           "_tls_protocol", "_handler_coroutine", "_handle_hooks", "_tls_handshake_okay", "_cb_client_connected", "_create_session")
+
+LINE_LIMIT = 2048  # RFC 5321 §4.5.3.1.4 asks for 512; Postfix takes 2048
+SKIP_LIMIT = 1024 * 1024  # an overlong command line is read to its end, up to this
+CHUNK = 128 * 1024
+HEADER_LIMIT = 102_400
+JUNK_LIMIT = 100  # commands that bring no message nearer, between two messages
+RATE_GRACE = 60.0  # seconds of DATA before the minimum rate counts
+_HTTP_VERBS = frozenset((b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT", b"DELETE", b"PATCH"))
+
+
+class Intake(Protocol):
+    """What a session asks of the stages behind it."""
+
+    def pin(self) -> Pinned:
+        """The rule set revision of this moment."""
+        ...
+
+    def ready(self) -> Reply | None:
+        """The temporary refusal of new messages, or None when they are welcome."""
+        ...
+
+    def draft(self, message_id: str) -> Draft:
+        """An empty draft for the content of a message."""
+        ...
+
+    async def accept(self, envelope: Envelope, draft: Draft) -> None:
+        """Make the message durably ours and see to it from then on. Raises SpoolError when it is not ours."""
+        ...
+
+
+@dataclass(slots=True)
+class Transaction:
+    """What MAIL and RCPT have said so far, under the revision pinned at MAIL."""
+
+    pinned: Pinned
+    reverse_path: str
+    parameters: dict[str, str]
+    body: str
+    forward_paths: list[str] = field(default_factory=list)
+    refused: int = 0
+
+
+class Closed(Exception):
+    """The client is gone; there is nobody to answer."""
+
+
+class Session(SMTP):
+    """One client connection, from greeting to QUIT."""
+
+    # aiosmtpd types these Optional; here they exist from connection_made to connection_lost
+    session: Any
+    transport: Any
+    _writer: Any
+    _reader: Any
+    listener: Listener
+    peer: Peer
+    transaction: Transaction | None
+    errors: int  # refusals so far
+    junk: int  # commands since the last message that brought none nearer
+    connected_at: float  # seconds since the epoch
+    deadline: float  # when the client's time is up, by the loop's clock
+    draining: bool
+    closing: bool
+
+    def begin(self, listener: Listener) -> Session:
+        """A new session made from this template, without the introspection of SMTP.__init__ (121 µs a connection)."""
+        session = copy.copy(self)
+        reader = asyncio.StreamReader(limit=CHUNK // 2, loop=self.loop)
+        asyncio.StreamReaderProtocol.__init__(session, reader, client_connected_cb=session._cb_client_connected, loop=self.loop)
+        session.listener = listener
+        session.transaction = None
+        session.errors = session.junk = 0
+        session.connected_at = time.time()
+        session.deadline = 0.0
+        session.draining = session.closing = False
+        return session
+
+    # --- connection ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        first = self.transport is None
+        super().connection_made(transport)
+        self.session.peer = self._client(transport) if first else self.peer
+        if first:
+            self.peer = self.session.peer
+            self.listener.enter(self)
+
+    def _client(self, transport: asyncio.BaseTransport) -> Peer:
+        name = transport.get_extra_info("peername")
+        if not isinstance(name, tuple):
+            return Peer("0.0.0.0")  # noqa: S104  # a peer that was gone before it could be asked
+        return Peer(policy.client_address(name[0]), name[1])
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """End the reads and writes of the session. Its task is not cancelled: a commit under way must not be torn (F4)."""
+        if self._timeout_handle is not None:
+            self._timeout_handle.cancel()
+        if self._original_transport is not None:
+            self._original_transport.close()
+        asyncio.StreamReaderProtocol.connection_lost(self, error)
+        self.transport = None
+        self.listener.leave(self)
+
+    def eof_received(self) -> bool | None:
+        """A half-closed client may still await its reply."""
+        result = asyncio.StreamReaderProtocol.eof_received(self)
+        return False if self.session.ssl is not None else result
+
+    def _reset_timeout(self, duration: float | None = None) -> None:
+        self.deadline = self.loop.time() + (duration or self.listener.limits.command_timeout)
+        if self._timeout_handle is None or self._timeout_handle.cancelled() or self._timeout_handle.when() > self.deadline:
+            if self._timeout_handle is not None:
+                self._timeout_handle.cancel()
+            self._timeout_handle = self.loop.call_at(self.deadline, self._timeout_cb)
+
+    def _timeout_cb(self) -> None:
+        if self.loop.time() < self.deadline:
+            self._timeout_handle = self.loop.call_at(self.deadline, self._timeout_cb)
+        else:
+            self._refuse(reply.TIMED_OUT, "")
+            self.close()
+
+    def close(self) -> None:
+        """Close when what was written has gone out; at once when the client does not read."""
+        self.closing = True
+        transport = self.transport
+        if transport is None:
+            return
+        if transport.get_write_buffer_size():
+            self.loop.call_later(5.0, transport.abort)
+        transport.close()
+
+    def send(self, answer: Reply) -> None:
+        """Write a reply."""
+        self._writer.write(answer.line())
+
+    async def push(self, status: AnyStr) -> None:
+        """aiosmtpd's own words: only the 220 of smtp_STARTTLS comes here, and goes out as ours."""
+        self.send(reply.START_TLS if str(status).startswith("220") else reply.INTERNAL)
+        await self._writer.drain()
+
+    def _set_rset_state(self) -> None:
+        self.transaction = None
+
+    def drain(self) -> None:
+        """Shut down: say 421 now when idle, else after the transaction."""
+        self.draining = True
+        if self.transaction is None and self.transport is not None and not self.closing:
+            self.send(reply.SHUTTING_DOWN)
+            self.close()
+
+    # --- commands ---
+
+    async def _handle_client(self) -> None:
+        try:
+            if self._greet():
+                while not self.closing:
+                    await self._command()
+                    await self._writer.drain()
+                    if self.draining:
+                        self.drain()
+        except (Closed, ConnectionError, ssl.SSLError, TimeoutError):
+            pass
+        except Exception as error:
+            self.listener.log.error(Event.SESSION_FAILED, client=self.peer.address, error=repr(error), exc_info=True)
+            with contextlib.suppress(Exception):
+                self.send(reply.INTERNAL)
+        finally:
+            self.close()
+
+    def _greet(self) -> bool:
+        refusal = self.listener.judge(self)
+        if refusal is not None:
+            self._refuse(refusal, "connect")
+            return False
+        self.send(Reply(220, "", f"{self.hostname} ESMTP"))
+        return True
+
+    async def _command(self) -> None:
+        """Read one command and answer it. An internal error is 451 4.3.0, and the session goes on (F2)."""
+        self._reset_timeout()
+        verb = b""
+        try:
+            line = await self._line()
+            verb, _, argument = line.partition(b" ")
+            verb = verb.upper()
+            command = self.COMMANDS.get(verb)
+            if command is None:
+                raise Refusal(self._unknown(verb))
+            await command(self, argument)
+        except ReplyError as error:
+            self._refuse(error.reply, verb)
+        except (Closed, ConnectionError, ssl.SSLError):
+            raise
+        except Exception as error:
+            self.listener.log.error(Event.SESSION_FAILED, client=self.peer.address, command=_printable(verb), error=repr(error), exc_info=True)
+            self._refuse(reply.INTERNAL, verb)
+
+    async def _line(self) -> bytes:
+        """The next command line, without its line end; CRLF or LF. Raises Closed, Refusal."""
+        try:
+            line: bytes = await self._reader.readuntil(b"\n")
+        except asyncio.IncompleteReadError:
+            raise Closed from None
+        except asyncio.LimitOverrunError as error:
+            await self._skip_line(error.consumed)
+            raise Refusal(reply.LINE_TOO_LONG) from None
+        if len(line) > LINE_LIMIT:
+            raise Refusal(reply.LINE_TOO_LONG)
+        line = line[:-2] if line.endswith(b"\r\n") else line[:-1]
+        if b"\r" in line or b"\0" in line:
+            raise Refusal(reply.BAD_COMMAND)
+        return line
+
+    async def _skip_line(self, consumed: int) -> None:
+        skipped = 0
+        while skipped < SKIP_LIMIT:
+            skipped += len(await self._reader.read(consumed))
+            try:
+                await self._reader.readuntil(b"\n")
+            except asyncio.LimitOverrunError as error:
+                consumed = error.consumed
+            except asyncio.IncompleteReadError:
+                raise Closed from None
+            else:
+                return
+        self._refuse(reply.ENDLESS, "")
+        self.close()
+        raise Closed
+
+    def _unknown(self, verb: bytes) -> Reply:
+        if verb in _HTTP_VERBS:
+            self.errors = self.listener.limits.errors  # the 421 that follows ends it
+            return reply.HTTP
+        return reply.UNKNOWN_COMMAND if verb.isalnum() else reply.BAD_COMMAND
+
+    def _refuse(self, answer: Reply, command: str | bytes, **facts: Any) -> None:
+        """Answer with a refusal, log it, and end a session that has had too many."""
+        if self.transport is None:
+            return
+        self.send(answer)
+        verb = command if isinstance(command, str) else _printable(command)
+        self.listener.refused(self, answer, verb, facts)
+        if answer.code == 421 or verb == "connect":
+            self.close()
+        elif not answer.is_temporary:
+            self.errors += 1
+            if self.errors > self.listener.limits.errors:
+                self._refuse(reply.TOO_MANY_ERRORS, verb)
+
+    def _wasted(self) -> None:
+        """Count a command that brings no message nearer."""
+        self.junk += 1
+        if self.junk > JUNK_LIMIT:
+            raise Refusal(reply.TOO_MANY_ERRORS)
+
+    async def _ehlo(self, argument: bytes) -> None:
+        """RFC 5321 §4.1.1.1."""
+        self._hello(argument, extended=True)
+        offers = [self.hostname, "PIPELINING", f"SIZE {self.listener.limits.message_size}", "8BITMIME", "ENHANCEDSTATUSCODES"]
+        if self.tls_context and self.session.ssl is None:
+            offers.append("STARTTLS")
+        last = len(offers) - 1
+        self._writer.write("".join(f"250{' ' if i == last else '-'}{offer}\r\n" for i, offer in enumerate(offers)).encode("ascii"))
+
+    async def _helo(self, argument: bytes) -> None:
+        """RFC 5321 §4.1.1.1."""
+        self._hello(argument, extended=False)
+        self.send(Reply(250, "", self.hostname))
+
+    def _hello(self, argument: bytes, *, extended: bool) -> None:
+        name = address.helo_name(argument)
+        if name is None:
+            raise Refusal(reply.NEED_NAME)
+        self._wasted()
+        self._set_rset_state()
+        self.session.host_name = name
+        self.session.extended_smtp = extended
+
+    async def _mail(self, argument: bytes) -> None:
+        """RFC 5321 §4.1.1.2. The rule set revision is pinned here."""
+        if not self.session.host_name:
+            raise Refusal(reply.NEED_HELO)
+        if self.transaction is not None:
+            raise Refusal(reply.NESTED_MAIL)
+        if self.draining:
+            raise ReplyError(reply.SHUTTING_DOWN)
+        reverse_path, parameters = address.reverse_path(argument)
+        body = policy.mail_parameters(parameters, self.listener.limits, esmtp=self.session.extended_smtp)
+        not_ready = self.listener.intake.ready()
+        if not_ready is not None:
+            raise ReplyError(not_ready)
+        self.transaction = Transaction(self.listener.intake.pin(), reverse_path, parameters, body)
+        self.send(reply.MAIL_OK)
+
+    async def _rcpt(self, argument: bytes) -> None:
+        """RFC 5321 §4.1.1.3. Only what the rules name is accepted; there is no relaying."""
+        transaction = self.transaction
+        if transaction is None:
+            raise Refusal(reply.NEED_MAIL)
+        forward_path, parameters = address.forward_path(argument)
+        if parameters:
+            raise Refusal(reply.UNKNOWN_PARAMETER)
+        try:
+            accepted = policy.recipient(forward_path, transaction.pinned, self.listener.limits, accepted=len(transaction.forward_paths),
+                                        tls=self.session.ssl is not None)
+        except ReplyError as error:
+            transaction.refused += 1
+            self._refuse(error.reply, "RCPT", sender=transaction.reverse_path, recipient=forward_path)
+            return
+        transaction.forward_paths.append(accepted)
+        self.send(reply.RCPT_OK)
+
+    async def _data(self, argument: bytes) -> None:
+        """RFC 5321 §4.1.1.4. 250 only when envelope and content are on disk."""
+        transaction = self.transaction
+        if transaction is None:
+            raise Refusal(reply.NEED_MAIL)
+        if argument.strip():
+            raise Refusal(reply.BAD_ARGUMENT)
+        if not transaction.forward_paths:
+            raise Refusal(reply.NO_RECIPIENTS if transaction.refused else reply.NEED_RCPT)
+        self.send(reply.START_DATA)
+        await self._writer.drain()
+        message_id = new_message_id()
+        draft = self.listener.intake.draft(message_id)
+        try:
+            await self._receive(draft)
+            await self._accept(transaction, message_id, draft)
+        except ReplyError as error:
+            await draft.discard()
+            self._refuse(error.reply, "DATA", sender=transaction.reverse_path, recipients=transaction.forward_paths, size=draft.size)
+        except BaseException:
+            await draft.discard()
+            raise
+        finally:
+            self._set_rset_state()
+
+    async def _receive(self, draft: Draft) -> None:
+        """Stream the content into the draft, until the final dot. What is wrong with it is said after that dot."""
+        limits = self.listener.limits
+        framer = Framer()
+        started = self.loop.time()
+        received = 0
+        trouble: ReplyError | None = None
+        while not framer.ended:
+            self._reset_timeout(limits.data_timeout)
+            chunk = await self._reader.read(CHUNK)
+            if not chunk:
+                raise Closed
+            received += len(chunk)
+            piece = framer.feed(chunk)
+            if trouble is None:
+                trouble = await self._keep(draft, piece)
+            self._pace(received, self.loop.time() - started)
+        if framer.rest:
+            self._reader._buffer[:0] = framer.rest  # what was pipelined behind the final dot
+        if trouble is not None:
+            raise trouble
+        if received_count(draft.head(HEADER_LIMIT)) > limits.hops:
+            raise Refusal(reply.LOOP)
+
+    async def _keep(self, draft: Draft, piece: bytes) -> ReplyError | None:
+        if draft.size + len(piece) > self.listener.limits.message_size:
+            await draft.discard()
+            return Refusal(reply.TOO_LARGE)
+        try:
+            if draft.add(piece):
+                await draft.flush()
+        except SpoolError as error:
+            await draft.discard()
+            return self.listener.spool_trouble(error)
+        return None
+
+    def _pace(self, received: int, elapsed: float) -> None:
+        """End a session whose DATA never ends or only drips."""
+        limits = self.listener.limits
+        endless = received > 2 * limits.message_size + SKIP_LIMIT
+        if endless or (elapsed > RATE_GRACE and received < limits.min_data_rate * elapsed):
+            self._refuse(reply.ENDLESS if endless else reply.TOO_SLOW, "DATA")
+            raise Closed
+
+    async def _accept(self, transaction: Transaction, message_id: str, draft: Draft) -> None:
+        envelope = Envelope(
+            message_id=message_id, peer=self.peer, helo=self.session.host_name, reverse_path=transaction.reverse_path,
+            forward_paths=tuple(transaction.forward_paths), received_at=time.time(), connected_at=self.connected_at,
+            revision=transaction.pinned.revision, esmtp=self.session.extended_smtp, tls=self._tls(), body=transaction.body,
+            parameters=tuple(f"{k}={v}" if v else k for k, v in transaction.parameters.items()),
+        )
+        self.deadline = self.loop.time() + self.listener.limits.command_timeout
+        try:
+            await self.listener.intake.accept(envelope, draft)
+        except SpoolError as error:
+            raise self.listener.spool_trouble(error) from error
+        self.junk = 0
+        if self.transport is not None:
+            self.send(reply.accepted(message_id))
+
+    def _tls(self) -> Tls | None:
+        if self.session.ssl is None:
+            return None
+        cipher = self.session.ssl.get("cipher") or ("", "", 0)
+        return Tls(version=str(cipher[1]), cipher=str(cipher[0]))
+
+    async def _rset(self, argument: bytes) -> None:
+        """RFC 5321 §4.1.1.5."""
+        if argument.strip():
+            raise Refusal(reply.BAD_ARGUMENT)
+        self._wasted()
+        self._set_rset_state()
+        self.send(reply.OK)
+
+    async def _noop(self, _argument: bytes) -> None:
+        """RFC 5321 §4.1.1.9."""
+        self._wasted()
+        self.send(reply.OK)
+
+    async def _vrfy(self, argument: bytes) -> None:
+        """RFC 5321 §4.1.1.6: never tells who exists."""
+        if not argument.strip():
+            raise Refusal(reply.BAD_ARGUMENT)
+        self._wasted()
+        self.send(reply.VRFY)
+
+    async def _help(self, _argument: bytes) -> None:
+        """RFC 5321 §4.1.1.8."""
+        self._wasted()
+        self.send(reply.HELP)
+
+    async def _quit(self, _argument: bytes) -> None:
+        """RFC 5321 §4.1.1.10."""
+        self.send(reply.BYE)
+        self.close()
+
+    async def _not_offered(self, _argument: bytes) -> None:
+        """Known, and not offered."""
+        raise Refusal(reply.NOT_IMPLEMENTED)
+
+    async def _starttls(self, argument: bytes) -> None:
+        """RFC 3207. aiosmtpd upgrades the transport and forgets what was said in clear."""
+        if argument.strip():
+            raise Refusal(reply.BAD_ARGUMENT)
+        if self.session.ssl is not None:
+            raise Refusal(reply.TLS_ALREADY)
+        if not self.tls_context:
+            raise Refusal(reply.NOT_IMPLEMENTED)
+        await self._writer.drain()
+        await super().smtp_STARTTLS("")
+
+    COMMANDS: ClassVar[dict[bytes, Callable[[Session, bytes], Any]]] = {
+        b"EHLO": _ehlo, b"HELO": _helo, b"MAIL": _mail, b"RCPT": _rcpt, b"DATA": _data, b"RSET": _rset,
+        b"NOOP": _noop, b"VRFY": _vrfy, b"HELP": _help, b"QUIT": _quit, b"EXPN": _not_offered, b"TURN": _not_offered,
+        b"ETRN": _not_offered, b"AUTH": _not_offered, b"BDAT": _not_offered, b"STARTTLS": _starttls,
+    }
+
+
+def _printable(verb: bytes) -> str:
+    return verb[:40].decode("ascii", "backslashreplace")
+
+
+class Listener:
+    """All SMTP sessions of the process, on any number of addresses."""
+
+    def __init__(self, intake: Intake, log: Log, *, hostname: str, limits: Limits, tls: ssl.SSLContext | None = None) -> None:
+        self.intake = intake
+        self.log = log
+        self.limits = limits
+        self.hostname = hostname
+        self._tls_context = tls
+        self._template: Session | None = None
+        self._servers: list[asyncio.Server] = []
+        self._sessions: set[Session] = set()
+        self._of_client: Counter[str] = Counter()
+        self._empty = asyncio.Event()
+        self._draining = False
+
+    async def open(self, sockets: Sequence[socket.socket]) -> None:
+        """Serve on sockets that are bound, in the running loop."""
+        loop = asyncio.get_running_loop()
+        self._template = Session(handler=object(), hostname=self.hostname, tls_context=self._tls_context, loop=loop)
+        for sock in sockets:
+            self._servers.append(await loop.create_server(self._session, sock=sock, backlog=1024))
+
+    def _session(self) -> Session:
+        if self._template is None:
+            raise RuntimeError("the listener is not open")
+        return self._template.begin(self)
+
+    async def drain(self, seconds: float) -> None:
+        """Stop listening; idle sessions get 421, transactions may finish within `seconds`, then the rest is cut off."""
+        self._draining = True
+        for server in self._servers:
+            server.close()
+        for session in list(self._sessions):
+            session.drain()
+        if self._sessions:
+            self._empty.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), seconds)
+        for session in list(self._sessions):
+            session._refuse(reply.SHUTTING_DOWN, "")
+            if session.transport is not None:
+                session.transport.abort()
+
+    # --- what sessions tell ---
+
+    def enter(self, session: Session) -> None:
+        """A session began."""
+        self._sessions.add(session)
+        self._of_client[policy.client_key(session.peer.address)] += 1
+
+    def leave(self, session: Session) -> None:
+        """A session ended."""
+        if session not in self._sessions:
+            return
+        self._sessions.discard(session)
+        key = policy.client_key(session.peer.address)
+        self._of_client[key] -= 1
+        if self._of_client[key] <= 0:
+            del self._of_client[key]
+        if not self._sessions:
+            self._empty.set()
+
+    def judge(self, session: Session) -> Reply | None:
+        """The refusal of a session that just began, or None."""
+        if self._draining:
+            return reply.SHUTTING_DOWN
+        client = session.peer.address
+        return policy.connection(client, self.intake.pin(), self.limits, connections=len(self._sessions),
+                                 of_client=self._of_client[policy.client_key(client)])
+
+    def refused(self, session: Session, answer: Reply, command: str, facts: dict[str, Any]) -> None:
+        """Log one refusal."""
+        name = session.session.host_name if session.session else None
+        self.log.info(Event.SESSION_REFUSED, client=session.peer.address, helo=name or "", command=command, reason=answer.reason,
+                      reply=str(answer), **facts)
+
+    def spool_trouble(self, error: SpoolError) -> ReplyError:
+        """The temporary failure that our trouble with the spool is to the client; logged with its cause."""
+        self.log.error(Event.SPOOL_FAILED, error=str(error))
+        return ReplyError(reply.SPOOL_FULL if isinstance(error, SpoolFull) else reply.SPOOL_FAILED)
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Listening sockets for one address; a host name may give several. Raises OSError."""
+    found: list[socket.socket] = []
+    for family, kind, proto, _, name in socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE):
+        sock = socket.socket(family, kind, proto)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(name)
+            sock.setblocking(False)
+        except OSError:
+            sock.close()
+            for other in found:
+                other.close()
+            raise
+        found.append(sock)
+    return found

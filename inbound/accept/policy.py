@@ -1,0 +1,122 @@
+"""May this connection, MAIL, RCPT or DATA proceed? Pure: facts in, a reply out, nothing looked up.
+
+What a command needs from the rules comes through `Pinned`, the rule set revision that MAIL pinned.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
+from typing import Protocol
+
+from inbound.accept import reply
+from inbound.accept.reply import Refusal, Reply, TemporaryFailure
+
+Network = IPv4Network | IPv6Network
+_LOOPBACK: tuple[Network, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
+_SIZE = re.compile(r"[0-9]{1,20}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one client and all clients together may take. Sizes in octets, times in seconds, rates in octets a second."""
+
+    message_size: int = 40 * 1024 * 1024
+    recipients: int = 1000
+    connections: int = 1000
+    connections_per_client: int = 50
+    errors: int = 20
+    hops: int = 50
+    command_timeout: float = 300.0
+    data_timeout: float = 180.0
+    min_data_rate: int = 500
+    trusted: Sequence[Network] = field(default=())
+
+
+class Pinned(Protocol):
+    """One revision of the rules, as the session needs it."""
+
+    @property
+    def revision(self) -> str: ...
+
+    def admits(self, address: str) -> bool:
+        """Do the IP filters let this client in?"""
+        ...
+
+    def recipient(self, address: str, *, tls: bool) -> Reply:
+        """The answer to RCPT for this address."""
+        ...
+
+    def postmaster(self) -> str | None:
+        """The address that `RCPT TO:<postmaster>` means, or None."""
+        ...
+
+
+def client_address(host: str) -> str:
+    """The client's address as rules and logs see it: without a zone, IPv4-mapped IPv6 as IPv4."""
+    ip = ipaddress.ip_address(host.partition("%")[0])
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return str(mapped or ip)
+
+
+def client_key(address: str) -> str:
+    """What counts as one client: an IPv4 address, or the /64 of an IPv6 address."""
+    if ":" not in address:
+        return address
+    return str(ipaddress.IPv6Network((address, 64), strict=False))
+
+
+def is_exempt(address: str, limits: Limits) -> bool:
+    """Loopback and trusted networks have no per-client limits."""
+    ip = ipaddress.ip_address(address)
+    return any(ip in network for network in (*_LOOPBACK, *limits.trusted))
+
+
+def connection(address: str, pinned: Pinned, limits: Limits, *, connections: int, of_client: int) -> Reply | None:
+    """The refusal of a new connection, or None. The counts include the new one."""
+    if not pinned.admits(address):
+        return reply.blocked(address)
+    if connections > limits.connections:
+        return reply.TOO_MANY_CONNECTIONS
+    if of_client > limits.connections_per_client and not is_exempt(address, limits):
+        return reply.TOO_MANY_FROM_CLIENT
+    return None
+
+
+def mail_parameters(parameters: Mapping[str, str], limits: Limits, *, esmtp: bool) -> str:
+    """Check MAIL's parameters (RFC 1870, RFC 6152); the BODY value. Raises Refusal."""
+    if not parameters:
+        return "7BIT"
+    if not esmtp:
+        raise Refusal(reply.UNKNOWN_PARAMETER)
+    for name in parameters:
+        if name not in ("SIZE", "BODY"):
+            raise Refusal(reply.UNKNOWN_PARAMETER)
+    if "SIZE" in parameters:
+        size = parameters["SIZE"]
+        if not _SIZE.fullmatch(size):
+            raise Refusal(reply.BAD_PARAMETER)
+        if int(size) > limits.message_size:
+            raise Refusal(reply.TOO_LARGE)
+    body = parameters.get("BODY", "7BIT").upper()
+    if body not in ("7BIT", "8BITMIME"):
+        raise Refusal(reply.BAD_PARAMETER)
+    return body
+
+
+def recipient(address: str, pinned: Pinned, limits: Limits, *, accepted: int, tls: bool) -> str:
+    """The address to put into the envelope. Raises Refusal or TemporaryFailure; there is no relaying: only the rules accept."""
+    if accepted >= limits.recipients:
+        raise TemporaryFailure(reply.TOO_MANY_RECIPIENTS)
+    if "@" not in address:
+        meant = pinned.postmaster()
+        if meant is None:
+            raise Refusal(reply.NO_SUCH_RECIPIENT)
+        address = meant
+    answer = pinned.recipient(address, tls=tls)
+    if answer.is_refusal:
+        raise TemporaryFailure(answer) if answer.is_temporary else Refusal(answer)
+    return address

@@ -1,0 +1,108 @@
+"""Every reply we send, in one table (RFC 5321 §4.2, RFC 2034, RFC 3463). Nothing else writes a status line.
+
+Our own trouble is always 4yz; no reply tells internals.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply code, an enhanced status code (empty for the greeting, EHLO and 354, which have none), and a text."""
+
+    code: int
+    enhanced: str
+    text: str
+    reason: str = ""  # for the log: a short word that stays the same when the text changes
+
+    def line(self) -> bytes:
+        """The reply as it goes over the wire."""
+        status = f"{self.enhanced} " if self.enhanced else ""
+        return f"{self.code} {status}{self.text}\r\n".encode("ascii", "replace")
+
+    @property
+    def is_temporary(self) -> bool:
+        """4yz: the client may try again later."""
+        return 400 <= self.code < 500
+
+    @property
+    def is_refusal(self) -> bool:
+        """4yz or 5yz."""
+        return self.code >= 400
+
+    def __str__(self) -> str:
+        return self.line().decode("ascii").rstrip()
+
+
+class ReplyError(Exception):
+    """Ends a command with a negative reply."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(str(reply))
+        self.reply = reply
+
+
+class Refusal(ReplyError):
+    """5yz: the sender's fault; asking again cannot help."""
+
+
+class TemporaryFailure(ReplyError):
+    """4yz: ours, or it will pass."""
+
+
+OK = Reply(250, "2.0.0", "OK")
+MAIL_OK = Reply(250, "2.1.0", "Sender OK")
+RCPT_OK = Reply(250, "2.1.5", "Recipient OK")
+BYE = Reply(221, "2.0.0", "Bye")
+START_DATA = Reply(354, "", "End data with <CR><LF>.<CR><LF>")
+START_TLS = Reply(220, "2.0.0", "Ready to start TLS")
+VRFY = Reply(252, "2.1.5", "Cannot verify; send a message and see")
+HELP = Reply(214, "2.0.0", "See RFC 5321. Commands: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY STARTTLS QUIT")
+
+SHUTTING_DOWN = Reply(421, "4.3.2", "Service shutting down, try again later", "shutdown")
+TOO_MANY_CONNECTIONS = Reply(421, "4.7.0", "Too many connections, try again later", "connections")
+TOO_MANY_FROM_CLIENT = Reply(421, "4.7.0", "Too many connections from your address", "client connections")
+TOO_MANY_ERRORS = Reply(421, "4.7.0", "Too many errors, closing the connection", "errors")
+TIMED_OUT = Reply(421, "4.4.2", "Timed out waiting for the client", "timeout")
+TOO_SLOW = Reply(421, "4.4.2", "Data comes too slowly, closing the connection", "too slow")
+ENDLESS = Reply(421, "4.7.0", "Too much data, closing the connection", "endless data")
+INTERNAL = Reply(451, "4.3.0", "Temporary trouble here, try again later", "internal error")
+SPOOL_FAILED = Reply(451, "4.3.0", "Could not store the message, try again later", "spool")
+SPOOL_FULL = Reply(452, "4.3.1", "Insufficient storage, try again later", "disk full")
+TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients, send the rest in another transaction", "recipients")
+TLS_UNAVAILABLE = Reply(454, "4.7.0", "TLS not available", "tls unavailable")
+
+LINE_TOO_LONG = Reply(500, "5.5.2", "Line too long", "line too long")
+BAD_COMMAND = Reply(500, "5.5.2", "Syntax error, command unrecognized", "syntax")
+UNKNOWN_COMMAND = Reply(500, "5.5.1", "Command not recognized", "unknown command")
+BAD_ARGUMENT = Reply(501, "5.5.4", "Syntax error in the argument", "syntax")
+NEED_NAME = Reply(501, "5.5.4", "Syntax: EHLO hostname", "syntax")
+BAD_SENDER = Reply(501, "5.1.7", "Bad sender address syntax; expected MAIL FROM:<address>", "sender syntax")
+BAD_RECIPIENT = Reply(501, "5.1.3", "Bad recipient address syntax; expected RCPT TO:<address>", "recipient syntax")
+BAD_PARAMETER = Reply(501, "5.5.4", "Bad parameter", "parameter")
+NOT_IMPLEMENTED = Reply(502, "5.5.1", "Command not implemented", "not implemented")
+NEED_HELO = Reply(503, "5.5.1", "Say EHLO first", "sequence")
+NEED_MAIL = Reply(503, "5.5.1", "Need MAIL first", "sequence")
+NESTED_MAIL = Reply(503, "5.5.1", "MAIL already given; say RSET first", "sequence")
+NEED_RCPT = Reply(503, "5.5.1", "Need RCPT first", "sequence")
+NO_RECIPIENTS = Reply(554, "5.5.1", "No valid recipients", "no recipients")
+TLS_ALREADY = Reply(503, "5.5.1", "TLS is already active", "sequence")
+NEED_TLS = Reply(530, "5.7.0", "Must issue a STARTTLS command first", "tls required")
+NO_SUCH_RECIPIENT = Reply(550, "5.1.1", "Requested action not taken: mailbox unavailable", "no rule")
+TOO_LARGE = Reply(552, "5.3.4", "Message too large", "size")
+NOT_ASCII = Reply(553, "5.6.7", "Non-ASCII address, and SMTPUTF8 is not offered", "smtputf8")
+LOOP = Reply(554, "5.4.6", "Too many hops, this looks like a mail loop", "loop")
+UNKNOWN_PARAMETER = Reply(555, "5.5.4", "Parameter not recognized or not implemented", "parameter")
+HTTP = Reply(554, "5.5.1", "This is SMTP, not HTTP", "http")
+
+
+def accepted(message_id: str) -> Reply:
+    """The reply to the final dot: the message is ours."""
+    return Reply(250, "2.0.0", f"OK {message_id}")
+
+
+def blocked(address: str) -> Reply:
+    """An IP filter refuses the client."""
+    return Reply(554, "5.7.1", f"{address} blocked", "ip filter")

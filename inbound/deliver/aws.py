@@ -1,0 +1,175 @@
+"""The one door to boto3: S3, SNS and Lambda as ports, a client per region, and which of their errors time can cure.
+
+Credentials, profiles, regions and AWS_ENDPOINT_URL[_SERVICE] are boto3's own. It is imported on first use, in a thread: it weighs
+90 MB and half a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, Protocol, TypeVar
+
+from inbound.deliver.sinks import MessageFailed, MessageRefused, SinkDown
+
+T = TypeVar("T")
+THREADS = 256  # more than any single sink's slots, so that a slow sink cannot take them all
+SYNCHRONOUS_TIMEOUT = 30.0  # SES: a RequestResponse function has 30 seconds
+_TOO_LARGE = frozenset(("EntityTooLarge", "RequestEntityTooLargeException", "RequestTooLargeException", "413"))
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """SNS's id of a published message."""
+
+    message_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a function answered: the HTTP status of Invoke, and the payload (empty for Event)."""
+
+    status: int
+    payload: bytes
+
+
+class Body(Protocol):
+    """The octets of an object; `open` gives a new seekable reader."""
+
+    @property
+    def size(self) -> int: ...
+
+    def open(self) -> BinaryIO: ...
+
+
+class Aws(Protocol):
+    """What the actions need of AWS. Every method raises SinkDown, MessageFailed or MessageRefused."""
+
+    async def put_object(self, bucket: str, key: str, body: Body) -> None:
+        """One PutObject, whatever the size, without metadata."""
+        ...
+
+    async def publish(self, topic_arn: str, subject: str, message: str) -> Published:
+        """Publish to a standard topic, in the ARN's region."""
+        ...
+
+    async def invoke(self, function_arn: str, event: str, *, wait: bool) -> Answer:
+        """Invoke a function, in the ARN's region: `wait` is RequestResponse, with 30 seconds and no client retries; else Event."""
+        ...
+
+    async def close(self) -> None:
+        """Wait for no more calls."""
+        ...
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who we are to AWS. Empty fields are boto3's own business (environment, profile, role)."""
+
+    endpoint_url: str | None = None
+    region: str | None = None
+    credentials: Mapping[str, str] = field(default_factory=dict)
+    proxies: bool = True
+
+
+class Boto3:
+    """`Aws` by boto3, in threads."""
+
+    def __init__(self, access: Access | None = None) -> None:
+        self._access = access or Access()
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="aws")
+        self._lock = threading.Lock()
+        self._session: Any = None
+        self._clients: dict[tuple[str, str | None, bool], Any] = {}
+
+    async def put_object(self, bucket: str, key: str, body: Body) -> None:
+        def put() -> None:
+            with body.open() as reader:
+                self._client("s3", self._access.region).put_object(Bucket=bucket, Key=key, Body=reader, ContentLength=body.size)
+
+        await self._call(put)
+
+    async def publish(self, topic_arn: str, subject: str, message: str) -> Published:
+        def publish() -> Published:
+            answer = self._client("sns", _region(topic_arn)).publish(TopicArn=topic_arn, Subject=subject, Message=message)
+            return Published(answer["MessageId"])
+
+        return await self._call(publish)
+
+    async def invoke(self, function_arn: str, event: str, *, wait: bool) -> Answer:
+        def invoke() -> Answer:
+            client = self._client("lambda", _region(function_arn), single=True)
+            answer = client.invoke(FunctionName=function_arn, InvocationType="RequestResponse" if wait else "Event", Payload=event.encode())
+            payload: bytes = answer["Payload"].read()
+            if answer.get("FunctionError"):
+                raise MessageFailed(f"the function failed ({answer['FunctionError']}): {_function_error(payload)}")
+            return Answer(int(answer["StatusCode"]), payload)
+
+        return await self._call(invoke)
+
+    async def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _call(self, work: Callable[[], T]) -> T:
+        def guarded() -> T:
+            try:
+                return work()
+            except (SinkDown, MessageFailed, MessageRefused):
+                raise
+            except Exception as error:
+                raise _failure(error) from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, guarded)
+
+    def _client(self, service: str, region: str | None, *, single: bool = False) -> Any:
+        key = (service, region, single)
+        client = self._clients.get(key)
+        if client is None:
+            with self._lock:
+                client = self._clients.get(key)
+                if client is None:
+                    client = self._clients[key] = self._make(service, region, single=single)
+        return client
+
+    def _make(self, service: str, region: str | None, *, single: bool) -> Any:
+        import boto3  # noqa: PLC0415  # on first use, see above
+        from botocore.config import Config  # noqa: PLC0415
+
+        if self._session is None:
+            self._session = boto3.session.Session(**self._access.credentials)
+        config = Config(
+            connect_timeout=5, read_timeout=SYNCHRONOUS_TIMEOUT if single else 60, max_pool_connections=64,
+            retries={"mode": "standard", "total_max_attempts": 1 if single else 2}, user_agent_extra="inbound",
+            proxies=None if self._access.proxies else {},
+        )
+        return self._session.client(service, region_name=region or self._session.region_name or "us-east-1",
+                                    endpoint_url=self._access.endpoint_url, config=config)
+
+
+def _region(arn: str) -> str:
+    return arn.split(":")[3]
+
+
+def _function_error(payload: bytes) -> str:
+    try:
+        data = json.loads(payload)
+        return f"{data.get('errorType', '')}: {data.get('errorMessage', '')}"[:500]
+    except (ValueError, AttributeError):
+        return payload[:500].decode("utf-8", "replace")
+
+
+def _failure(error: Exception) -> SinkDown | MessageRefused:
+    """Final is only what no repetition could cure; everything that an operator or time can repair is retried."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        code = str(response.get("Error", {}).get("Code", ""))
+        text = str(response.get("Error", {}).get("Message", "")).strip()
+        too_long = code == "InvalidParameter" and "too long" in text.lower()
+        if code in _TOO_LARGE or too_long or response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 413:
+            return MessageRefused(f"{code}: {text}")
+        return SinkDown(f"{code}: {text}" if code else str(error))
+    return SinkDown(f"{type(error).__name__}: {error}")

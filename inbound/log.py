@@ -1,0 +1,91 @@
+"""structlog set-up, and the closed list of event names: what can be logged is decided here, so that alarms can rely on it.
+
+Values come from strangers; both forms of the log escape them, one line an event.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable, MutableMapping
+from enum import StrEnum
+from typing import Any, TextIO
+
+import structlog
+
+Log = structlog.typing.FilteringBoundLogger
+EventDict = MutableMapping[str, Any]
+Renderer = Callable[[Any, str, EventDict], str]
+
+
+class Event(StrEnum):
+    """Everything that is ever logged."""
+
+    SERVICE_STARTED = "service.started"
+    SERVICE_DRAINING = "service.draining"
+    SERVICE_STOPPED = "service.stopped"
+    SERVICE_WARNING = "service.warning"
+    LISTENER_OPENED = "listener.opened"
+    RULES_LOADED = "rules.loaded"
+    RULES_REJECTED = "rules.rejected"
+    SESSION_REFUSED = "session.refused"
+    SESSION_FAILED = "session.failed"
+    MESSAGE_RECEIVED = "message.received"
+    MESSAGE_STEP = "message.step"
+    MESSAGE_DEFERRED = "message.deferred"
+    MESSAGE_DEAD = "message.dead"
+    MESSAGE_DONE = "message.done"
+    SINK_DOWN = "sink.down"
+    SINK_UP = "sink.up"
+    SPOOL_FAILED = "spool.failed"
+    SPOOL_RECOVERED = "spool.recovered"
+    WORKER_FAILED = "worker.failed"
+    DEV_AWS = "dev.aws"
+
+
+def configure(form: str = "", *, level: str = "info", stream: TextIO | None = None, renderer: Renderer | None = None) -> None:
+    """Set the log up for the process. `form` is `json` or `text`; empty means text on a terminal, else json."""
+    out = stream or sys.stdout
+    text = form == "text" or (not form and out.isatty())
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+            structlog.processors.format_exc_info,
+            renderer or (render_text if text else render_json),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.WriteLoggerFactory(file=out),
+        cache_logger_on_first_use=False,
+    )
+    for name in ("mail.log", "aiohttp.access", "botocore", "boto3", "urllib3"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what they know, our own events tell
+
+
+def get() -> Log:
+    """The logger of the process."""
+    logger: Log = structlog.get_logger()
+    return logger
+
+
+_encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=str).encode
+
+
+def render_json(_logger: Any, _method: str, event: EventDict) -> str:
+    """One JSON object: time, level, event, then the fields."""
+    head = {"time": event.pop("time"), "level": event.pop("level"), "event": str(event.pop("event"))}
+    return _encode({**head, **event})
+
+
+def plain(value: Any) -> str:
+    """The value for people: as it is when it is one printable word, else as a JSON string."""
+    text = value if isinstance(value, str) else _encode(value) if isinstance(value, dict | list | tuple) else str(value)
+    return text if text and text.isprintable() and not any(c in text for c in ' "=') else _encode(text)
+
+
+def render_text(_logger: Any, _method: str, event: EventDict) -> str:
+    """`time level event key=value …`; a traceback follows on lines of its own."""
+    time, level, name, trace = event.pop("time"), event.pop("level"), event.pop("event"), event.pop("exception", "")
+    fields = " ".join(f"{key}={plain(value)}" for key, value in event.items() if value not in ("", None, ()))
+    return f"{time[11:23]} {level:<7} {name:<18} {fields}" + (f"\n{trace}" if trace else "")

@@ -1,0 +1,150 @@
+"""The environment as one frozen `Settings`; the only reader of os.environ. Credentials and region are boto3's own (`AWS_*`, profiles, roles).
+
+The README's table of settings is held to this module by a test, so each field's description is written for people.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_SIZES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+
+
+class SettingsError(Exception):
+    """One line for each setting that is wrong: its name, what it holds, what it expects."""
+
+
+class Address(NamedTuple):
+    """A host (name or IP address) and a TCP port; port 0 lets the system choose."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def address(text: Any) -> Any:
+    """`HOST:PORT`, `[IPV6]:PORT` or `:PORT`. Raises ValueError."""
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]*)):([0-9]{1,5})", str(text).strip())
+    if match is None or int(match[3]) > 65535:
+        raise ValueError(f"{text!r} is not HOST:PORT (127.0.0.1:2525, [::1]:2525)")
+    return Address(match[1] or match[2] or "", int(match[3]))
+
+
+def _addresses(text: Any) -> Any:
+    return tuple(address(part) for part in str(text).split(",") if part.strip()) if isinstance(text, str) else text
+
+
+def duration(text: Any) -> Any:
+    """Seconds from `90`, `90s`, `15m`, `4h` or `7d`. Raises ValueError."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)", str(text).strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a time (90s, 15m, 4h, 7d)")
+    return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+def size(text: Any) -> Any:
+    """Octets from `41943040`, `512k`, `40m` or `1g`. Raises ValueError."""
+    match = re.fullmatch(r"([0-9]+)([kmg]?)b?", str(text).strip().lower())
+    if match is None:
+        raise ValueError(f"{text!r} is not a size in octets (41943040, 512k, 40m)")
+    return int(match[1]) * _SIZES[match[2]]
+
+
+def _networks(text: Any) -> Any:
+    if not isinstance(text, str):
+        return text
+    try:
+        return tuple(ipaddress.ip_network(part.strip(), strict=False) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise ValueError(f"{text!r} is not a comma list of IP networks (10.0.0.0/8, 2001:db8::/32)") from None
+
+
+Duration = Annotated[float, BeforeValidator(duration)]
+Size = Annotated[int, BeforeValidator(size)]
+Network = IPv4Network | IPv6Network
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set, each as `INBOUND_` and the name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="INBOUND_", frozen=True, extra="ignore", env_ignore_empty=True)
+
+    listen: Annotated[tuple[Address, ...], NoDecode, BeforeValidator(_addresses)] = Field(
+        (Address("127.0.0.1", 2525),), description="SMTP addresses, a comma list; port 0 lets the system choose and prints the port")
+    hostname: str = Field(default_factory=socket.gethostname, pattern=r"^[A-Za-z0-9_.:\[\]-]{1,255}$",
+                          description="our name in the greeting, in Received and in bounces")
+    rules: Path = Field(Path("rules.yaml"), description="the rule file, reloaded when it changes")
+    data: Path = Field(Path("var"), description="the data folder; the spool lies in it")
+    http_listen: Annotated[Address, NoDecode, BeforeValidator(address)] = Field(
+        Address("127.0.0.1", 8025), description="HTTP address: /healthz, /readyz, /messages/ID")
+    tls_cert: Path | None = Field(None, description="certificate chain (PEM) for STARTTLS")
+    tls_key: Path | None = Field(None, description="its private key (PEM)")
+    authserv_id: str = Field("", pattern=r"^[A-Za-z0-9_.-]{0,255}$",
+                             description="our name in Authentication-Results; default: the host name. A sender's header that claims it is renamed")
+    max_message_size: Size = Field(40 * 1024 * 1024, ge=1024, description="octets of a message, headers included; more is refused with 552 5.3.4")
+    max_recipients: int = Field(1000, ge=100, description="recipients of one message; more get 452 4.5.3")
+    max_connections: int = Field(1000, ge=1, description="SMTP connections in all; more get 421 4.7.0")
+    max_connections_per_client: int = Field(50, ge=1, description="SMTP connections of one IPv4 address or IPv6 /64; more get 421 4.7.0")
+    max_errors: int = Field(20, ge=1, description="refused commands of one session, then 421 4.7.0")
+    max_hops: int = Field(50, ge=10, description="Received fields of a message; more is a mail loop, 554 5.4.6")
+    command_timeout: Duration = Field(300.0, ge=1, description="time for a whole SMTP command to arrive")
+    data_timeout: Duration = Field(180.0, ge=1, description="longest silence within DATA")
+    min_data_rate: int = Field(500, ge=0, description="octets a second that DATA must bring on average once it has lasted a minute")
+    trusted: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)] = Field(
+        (), description="networks without per-client limits, a comma list; loopback always is")
+    stop_scope: Literal["recipients", "message"] = Field(
+        "recipients", description="what a Stop ends: the evaluation for the recipients its rule matched, or for the whole message")
+    retry_for: Duration = Field(4 * 3600.0, ge=1, description="how long a failing action is retried, then the message is a dead letter")
+    retry_min: Duration = Field(60.0, gt=0, description="first wait before a retry")
+    retry_max: Duration = Field(15 * 60.0, gt=0, description="longest wait before a retry")
+    retain: Duration = Field(7 * 86400.0, ge=0, description="how long the trace of a finished message is kept")
+    retain_content: Duration = Field(0.0, ge=0, description="how long the content of a finished message is kept (in `inbound dev` 7d)")
+    log: Literal["", "text", "json"] = Field("", description="`text` or `json`; default: text on a terminal, else json")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least level that is logged")
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Settings:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("INBOUND_TLS_CERT and INBOUND_TLS_KEY go together; set both or none")
+        if self.retry_min > self.retry_max:
+            raise ValueError("INBOUND_RETRY_MIN is larger than INBOUND_RETRY_MAX")
+        return self
+
+    @property
+    def spool(self) -> Path:
+        """The spool's folder."""
+        return self.data / "spool"
+
+    @property
+    def authentication_id(self) -> str:
+        """The authserv-id of RFC 8601 that we write and defend."""
+        return self.authserv_id or self.hostname
+
+
+def read(**overrides: Any) -> Settings:
+    """The settings of this process; `overrides` beat the environment. Raises SettingsError."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_line(e) for e in error.errors())) from None
+
+
+def _line(error: Mapping[str, Any]) -> str:
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if not error["loc"]:
+        return message
+    value = error.get("input")
+    shown = "" if repr(value) in message else f" (it is {value!r})"
+    return f"INBOUND_{str(error['loc'][0]).upper()}: {message}{shown}"
