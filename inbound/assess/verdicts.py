@@ -1,4 +1,4 @@
-"""The verdicts on a message, as SES names them, and their record in the trace.
+"""The verdicts on a message, as SES names them, their record in the trace, and the header fields that tell consumers.
 
 SES "Contents of notifications", receipt object: spfVerdict, dkimVerdict, dmarcVerdict, spamVerdict, virusVerdict, dmarcPolicy.
 """
@@ -6,8 +6,13 @@ SES "Contents of notifications", receipt object: spfVerdict, dkimVerdict, dmarcV
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from enum import StrEnum
+
+from inbound.accept.envelope import Envelope
 
 
 class Status(StrEnum):
@@ -55,3 +60,54 @@ class Assessment:
         data = json.loads(text)
         policy = data.pop("dmarc_policy", "")
         return cls(**{name: Verdict(Status(v["status"]), v["reason"]) for name, v in data.items()}, dmarc_policy=policy)
+
+
+_UNPRINTABLE = re.compile(r"[^ -~]")
+_STRUCTURE = re.compile(r"[^!-~]|[;()\\]|=(?=\?)")
+
+
+def trace_headers(
+    envelope: Envelope,
+    assessment: Assessment,
+    *,
+    hostname: str,
+    authserv_id: str,  # noqa: ARG001  # Authentication-Results begins with it, once SPF, DKIM and DMARC are judged
+    scan: bool,
+) -> tuple[tuple[str, str], ...]:
+    """The header fields SES prepends, top first: names and values, folded with CRLF and a space where SES folds.
+
+    `scan` is the rule's ScanEnabled: without it the spam and virus verdicts have no fields. What the client said (HELO, addresses, reverse
+    name) loses whatever could end its place in the field or the field itself: it becomes `?`.
+    """
+    fields = [("Return-Path", f"<{_printable(envelope.reverse_path, envelope)}>"), ("Received", _received(envelope, hostname))]
+    if scan:
+        scanned = (("X-SES-Spam-Verdict", assessment.spam), ("X-SES-Virus-Verdict", assessment.virus))
+        fields += [(name, str(verdict.status)) for name, verdict in scanned if verdict.status is not Status.DISABLED]
+    return tuple(fields)
+
+
+def _received(envelope: Envelope, hostname: str) -> str:
+    """RFC 5321 §4.4, in SES's form; `for` only where there is one recipient, so that none learns of the others."""
+    peer = envelope.peer
+    client = f"from {_word(envelope.helo)} ({_word(peer.reverse_name)} [{_word(peer.address)}])"
+    by = f"by {hostname} with SMTP id {envelope.message_id}"
+    recipients = {recipient.casefold(): recipient for recipient in envelope.forward_paths}
+    if len(recipients) == 1:
+        by += f"\r\n for {_word(*recipients.values(), envelope=envelope)}"
+    date = format_datetime(datetime.fromtimestamp(envelope.received_at, UTC))
+    return f"{client}\r\n {by};\r\n {date} (UTC)"
+
+
+def _word(text: str, *, envelope: Envelope | None = None) -> str:
+    """Client's text for a place that white space, a comment or a semicolon would end."""
+    return _STRUCTURE.sub(lambda found: _or_mark(found[0], envelope), text) or "unknown"
+
+
+def _printable(text: str, envelope: Envelope) -> str:
+    return _UNPRINTABLE.sub(lambda found: _or_mark(found[0], envelope), text)
+
+
+def _or_mark(character: str, envelope: Envelope | None) -> str:
+    """`?`, except for a letter beyond ASCII in an address that came by SMTPUTF8 (RFC 6531 §3.7.3 writes it as UTF-8)."""
+    keep = envelope is not None and envelope.smtputf8 and not character.isascii() and character.isprintable()
+    return character if keep else "?"

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
+from inbound.decide.recipients import canonical_address
 from inbound.decide.rules import AnyAction, ReceiptRule, RuleSet, Stop
 
 
@@ -75,18 +76,25 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """How the engine came to run a rule or pass it by; `recipients` are those it matches, stopped ones included."""
+    """How the engine came to run a rule or pass it by; `recipients` are those it matches, stopped ones included.
+
+    `open` are those of them that go on into the rule, `stopped` those that do not, each with the step that stopped it.
+    """
 
     position: int
     rule: ReceiptRule
     reason: Reason
     recipients: tuple[str, ...]
     open: tuple[str, ...]
+    stopped: Mapping[str, Step] = field(default_factory=dict)
 
 
 def unique(recipients: tuple[str, ...]) -> tuple[str, ...]:
-    """A recipient repeated in one transaction counts once, compared without case; the first spelling stays."""
-    return tuple({r.casefold(): r for r in reversed(recipients)}.values())[::-1]
+    """A recipient repeated in one transaction counts once, compared as rules compare it; the first spelling stays."""
+    first: dict[str, str] = {}
+    for recipient in recipients:
+        first.setdefault(canonical_address(recipient), recipient)
+    return tuple(first.values())
 
 
 def evaluate(rule_set: RuleSet, mail: Mail, tell: Callable[[Seen], None] | None = None) -> Generator[Step, Flow, Disposition]:
@@ -95,29 +103,39 @@ def evaluate(rule_set: RuleSet, mail: Mail, tell: Callable[[Seen], None] | None 
     `tell` hears of every rule in the order of the set (without it, rules that match no recipient cost nothing).
     """
     recipients = unique(mail.recipients)
-    matches = {r: rule_set.lookup.match(r) for r in recipients}
-    stopped: set[str] = set()
+    matches = _matches(rule_set, recipients)
+    stopped: dict[str, Step] = {}
     ran = False
-    positions = range(len(rule_set.rules)) if tell else sorted({p for found in matches.values() for p in found})
-    for position in positions:
+    for position in range(len(rule_set.rules)) if tell else sorted(matches):
         rule = rule_set.rules[position]
-        matched = tuple(r for r in recipients if position in matches[r])
+        matched = matches.get(position, ())
         still_open = tuple(r for r in matched if r not in stopped)
         reason = _reason(rule, mail, matched, still_open)
         if tell:
-            tell(Seen(position, rule, reason, matched, still_open))
+            tell(Seen(position, rule, reason, matched, still_open, {r: stopped[r] for r in matched if r in stopped}))
         if reason is not Reason.MATCHED:
             continue
         ran = True
         for index, action in enumerate(rule.Actions):
-            flow = yield Step(rule, index, action.only, still_open)
+            step = Step(rule, index, action.only, still_open)
+            flow = yield step
             if flow is Flow.STOP_RULE_SET:
-                stopped.update(recipients if mail.stop_scope is StopScope.MESSAGE else still_open)
+                for recipient in recipients if mail.stop_scope is StopScope.MESSAGE else still_open:
+                    stopped.setdefault(recipient, step)
             if flow is not Flow.CONTINUE:
                 break
     if not ran:
         return Disposition.UNMATCHED
-    return Disposition.STOPPED if stopped.issuperset(recipients) else Disposition.COMPLETED
+    return Disposition.STOPPED if len(stopped) == len(recipients) else Disposition.COMPLETED
+
+
+def _matches(rule_set: RuleSet, recipients: tuple[str, ...]) -> dict[int, tuple[str, ...]]:
+    """Position of a rule -> the recipients it matches, in their order; only rules that match any."""
+    found: dict[int, list[str]] = {}
+    for recipient in recipients:
+        for position in rule_set.lookup.match(recipient):
+            found.setdefault(position, []).append(recipient)
+    return {position: tuple(matched) for position, matched in found.items()}
 
 
 def _reason(rule: ReceiptRule, mail: Mail, matched: tuple[str, ...], still_open: tuple[str, ...]) -> Reason:

@@ -7,48 +7,72 @@ from __future__ import annotations
 
 import functools
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 import idna
 
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
-_LITERAL = re.compile(r"\[[0-9a-fA-F:.xIPvipv]+\]")
+_LITERAL = re.compile(r"\[[0-9a-z:.]{1,60}\]", re.ASCII)
+_LOCAL_PART = re.compile(r'[^\s"(),:;<>@\[\\\]\x00-\x1f\x7f]+|"(?:[^"\\\x00-\x1f\x7f]|\\[\x20-\x7e])*"')
+_DOMAIN_LIMIT = 253
 
 
-class InvalidRecipient(ValueError):
+class InvalidRecipient(ValueError):  # noqa: N818  # it names what the text is
     """The text is neither an address, nor a domain, nor `.domain`."""
 
 
 @functools.lru_cache(maxsize=4096)
 def canonical_domain(domain: str) -> str:
     """The domain as compared: A-labels, lower case (UTS 46 mapping for U-labels). Raises InvalidRecipient."""
-    if domain.isascii():
-        text = domain.lower()
-    else:
-        try:
-            text = idna.encode(domain, uts46=True).decode("ascii").lower()
-        except idna.IDNAError as error:
-            raise InvalidRecipient(f"{domain!r} is not a domain name: {error}") from None
+    text = domain.lower() if domain.isascii() else _a_labels(domain)
     if _LITERAL.fullmatch(text):
         return text
-    labels = text.split(".")
-    if len(text) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
-        raise InvalidRecipient(f"{domain!r} is not a domain name")
+    if len(text) > _DOMAIN_LIMIT or not all(_LABEL.fullmatch(label) for label in text.split(".")):
+        raise InvalidRecipient(f"{_shown(domain)} is not a domain name")
     return text
 
 
+def _a_labels(domain: str) -> str:
+    if len(domain) > _DOMAIN_LIMIT:
+        raise InvalidRecipient(f"{_shown(domain)} is not a domain name")
+    try:
+        return idna.encode(domain, uts46=True).decode("ascii").lower()
+    except idna.IDNAError as error:
+        raise InvalidRecipient(f"{_shown(domain)} is not a domain name: {error}") from None
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 80 else f"{text[:77]}...")
+
+
 def split(address: str) -> tuple[str, str]:
-    """(local-part, domain) as compared: without case, domain in A-labels. Raises InvalidRecipient."""
+    """(local-part, domain) as compared: without case, quotes that are not needed gone, domain in A-labels. Raises InvalidRecipient."""
     local, at, domain = address.rpartition("@")
-    if not at or not local or any(c in local for c in "\r\n\0") or (" " in local and not local.startswith('"')):
-        raise InvalidRecipient(f"{address!r} is not an address")
-    return local.casefold(), canonical_domain(domain)
+    if not at or not _LOCAL_PART.fullmatch(local):
+        raise InvalidRecipient(f"{_shown(address)} is not an address (user@example.com)")
+    return _canonical_local(local), canonical_domain(domain)
+
+
+def _canonical_local(local: str) -> str:
+    if local.startswith('"'):
+        local = re.sub(r"\\(.)", r"\1", local[1:-1])
+    return local.lower() if local.isascii() else unicodedata.normalize("NFC", local.casefold())
+
+
+def canonical_address(address: str) -> str:
+    """The address as compared: addresses are one recipient if this is the same. Text that is no address is compared without case."""
+    try:
+        local, domain = split(address)
+    except InvalidRecipient:
+        return address.casefold()
+    return f"{local}@{domain}"
 
 
 def canonical_entry(entry: str) -> str:
     """An entry of a rule's Recipients as compared. Raises InvalidRecipient."""
     if "*" in entry:
-        raise InvalidRecipient(f"{entry!r}: SES knows no wildcards; write 'example.com' for every address of the domain, "
+        raise InvalidRecipient(f"{_shown(entry)}: SES knows no wildcards; write 'example.com' for every address of the domain, "
                                "'.example.com' for its subdomains")
     if "@" in entry:
         local, domain = split(entry)
@@ -68,12 +92,12 @@ def matching_entries(address: str) -> tuple[str, ...]:
     base, plus, _ = local.partition("+")
     if plus and base:
         found.append(f"{base}@{domain}")
-    found.append(domain)
-    at = domain.find(".")
-    while at >= 0:
-        found.append(domain[at:])
-        at = domain.find(".", at + 1)
-    return tuple(found)
+    return (*found, domain, *_parents(domain))
+
+
+def _parents(domain: str) -> list[str]:
+    """`.parent` for each parent of the domain, the nearest first."""
+    return [domain[at:] for at, character in enumerate(domain) if character == "."]
 
 
 class Lookup:
@@ -91,7 +115,20 @@ class Lookup:
 
     def covered(self, address: str) -> bool:
         """Is the address under an identity? A listed domain covers its subdomains, a listed address itself and its labels."""
-        return any(entry.lstrip(".") in self._identities for entry in matching_entries(address))
+        return self.identity(address) is not None
+
+    def identity(self, address: str) -> str | None:
+        """The identity, in compared form, that covers the address: the most specific one."""
+        found = (entry if "@" in entry else entry.removeprefix(".") for entry in matching_entries(address))
+        return next((identity for identity in found if identity in self._identities), None)
+
+    def covers(self, entry: str) -> bool:
+        """Is every address that the entry matches under an identity? Raises InvalidRecipient."""
+        canonical = canonical_entry(entry)
+        if "@" in canonical:
+            return self.covered(canonical)
+        domain = canonical.removeprefix(".")
+        return domain in self._identities or any(parent[1:] in self._identities for parent in _parents(domain))
 
     def match(self, address: str) -> tuple[int, ...]:
         """The positions, ascending, of the lists that match the address."""

@@ -10,89 +10,166 @@ import hashlib
 import ipaddress
 import json
 import re
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    StrictBool,
+    model_validator,
+)
+from pydantic_core import CoreSchema, core_schema
 
-from inbound.decide.recipients import Lookup, canonical_entry
+from inbound.decide.recipients import InvalidRecipient, Lookup, canonical_entry, split
 
 RULES_PER_SET = 200
 ACTIONS_PER_RULE = 10
 RECIPIENTS_PER_RULE = 500
 RULE_SETS = 40
 FILTERS = 100
+OBJECT_KEY_OCTETS = 1024  # S3's own limit on a key
+MESSAGE_ID_OCTETS = 40
+
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
 
 
 class Model(BaseModel):
-    """Frozen, with SES's PascalCase names; unknown keys are errors."""
+    """Frozen, with SES's PascalCase names; unknown keys are errors; an optional key without a value counts as not written."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    null_has_meaning: ClassVar[frozenset[str]] = frozenset()
 
-def _matching(pattern: str, says: str) -> Any:
-    compiled = re.compile(pattern, re.ASCII)
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        return {key: value for key, value in data.items() if value is not None or not cls._may_be_absent(key)}
 
-    def check(value: str) -> str:
-        if not compiled.fullmatch(value):
-            raise ValueError(says)
+    @classmethod
+    def _may_be_absent(cls, key: str) -> bool:
+        field = cls.model_fields.get(key)
+        return field is not None and not field.is_required() and key not in cls.null_has_meaning
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The form a text must have: a regular expression that editors understand too, and what to say of a text without it."""
+
+    pattern: str
+    says: str
+
+    def check(self, value: str) -> str:
+        """The value as it is. Raises ValueError."""
+        if not re.fullmatch(self.pattern, value, re.ASCII):
+            raise ValueError(f"{shown(value)} {self.says}")
         return value
 
-    return check
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "pattern": f"^(?:{self.pattern})$"}
 
 
-def _name(characters: str, words: str) -> Any:
-    says = f"a name has 1 to 64 of: letters, digits, {words}; it starts and ends with a letter or digit"
-    return _matching(rf"[A-Za-z0-9]([A-Za-z0-9{characters}]{{0,62}}[A-Za-z0-9])?", says)
+def shown(value: object) -> str:
+    """The value in quotes, cut when it is long."""
+    text = str(value)
+    return repr(text if len(text) <= 80 else f"{text[:77]}...")
 
 
 def _address(value: str) -> str:
-    local, at, domain = value.rpartition("@")
-    if not at or not re.fullmatch(r"[^\s<>\x00-\x1f\x7f]+", local):
-        raise ValueError("is not an address")
-    canonical_entry(domain)
+    split(value)
     return value
 
 
-def _no_line_break(value: str) -> str:
-    if re.search(r"[\r\n\0]", value):
-        raise ValueError("must not hold a line break")
+def _recipient(value: str) -> str:
+    canonical_entry(value)
     return value
 
 
-def _topic(value: str) -> str:
-    if not re.fullmatch(r"arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}(\.fifo)?", value):
-        raise ValueError("is not the ARN of an SNS topic (arn:aws:sns:REGION:ACCOUNT:NAME)")
-    if value.endswith(".fifo"):
-        raise ValueError("is a FIFO topic; SES publishes to standard topics only")
+def _identity(value: str) -> str:
+    if value.startswith("."):
+        raise InvalidRecipient(f"{shown(value)}: a domain covers its subdomains, write {shown(value.lstrip('.'))}")
+    canonical_entry(value)
     return value
 
 
-RuleSetName = Annotated[str, AfterValidator(_name("._-", "'.', '_', '-'"))]
-RuleName = RuleSetName
-FilterName = RuleSetName
-Topic = Annotated[str, AfterValidator(_topic)]
+def _no_control_character(value: str) -> str:
+    if _CONTROL.search(value):
+        raise ValueError("must not hold a line break or another control character")
+    return value
+
+
+def _prefix(value: str) -> str:
+    room = OBJECT_KEY_OCTETS - MESSAGE_ID_OCTETS - 1
+    octets = len(value.encode())
+    if octets > room:
+        raise ValueError(f"has {octets} octets in UTF-8; an S3 key has room for {room} before the message id")
+    return value
+
+
+def _standard(value: str) -> str:
+    if value.startswith("arn:") and value.endswith(".fifo"):
+        raise ValueError(f"{shown(value)} is a FIFO topic; SES publishes to standard topics only")
+    return value
+
+
+def _network(value: str) -> str:
+    try:
+        ipaddress.ip_network(value if "%" not in value else "", strict=False)
+    except ValueError:
+        raise ValueError(f"{shown(value)} is neither an IP address nor a network (192.0.2.0/24, 2001:db8::/32)") from None
+    return value
+
+
+Name = Annotated[str, Form(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?",
+                           "is not a name: 1 to 64 letters, digits, '.', '_' or '-', the first and the last a letter or digit")]
+RuleSetName = Name
+RuleName = Name
+FilterName = Name
+Text = Annotated[str, AfterValidator(_no_control_character)]
 Address = Annotated[str, AfterValidator(_address)]
-Function = Annotated[str, AfterValidator(_matching(
+Recipient = Annotated[str, AfterValidator(_recipient)]
+Identity = Annotated[str, AfterValidator(_identity)]
+Bucket = Annotated[str, Form(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]",
+                             "is not a bucket name: 3 to 255 letters, digits, '.', '_' or '-', the first and the last a letter or digit")]
+Topic = Annotated[str, AfterValidator(_standard), Form(
+    r"arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}",
+    "is not the ARN of an SNS topic (arn:aws:sns:REGION:ACCOUNT:NAME)")]
+Function = Annotated[str, Form(
     r"arn:aws[a-z-]*:lambda:[a-z0-9-]+:[0-9]{12}:function:[A-Za-z0-9_-]{1,140}(:[A-Za-z0-9$_-]{1,128})?",
-    "is not the ARN of a Lambda function (arn:aws:lambda:REGION:ACCOUNT:function:NAME[:VERSION])"))]
-KmsKey = Annotated[str, AfterValidator(_matching(
+    "is not the ARN of a Lambda function (arn:aws:lambda:REGION:ACCOUNT:function:NAME[:VERSION])")]
+KmsKey = Annotated[str, Form(
     r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:(key|alias)/[A-Za-z0-9/_-]+",
-    "is not the ARN of a KMS key (arn:aws:kms:REGION:ACCOUNT:key/ID or alias/NAME)"))]
-Role = Annotated[str, AfterValidator(_matching(
-    r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]{1,512}", "is not the ARN of an IAM role (arn:aws:iam::ACCOUNT:role/NAME)"))]
+    "is not the ARN of a KMS key (arn:aws:kms:REGION:ACCOUNT:key/ID or alias/NAME)")]
+Role = Annotated[str, Form(
+    r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9_+=,.@/-]{1,512}", "is not the ARN of an IAM role (arn:aws:iam::ACCOUNT:role/NAME)")]
+ReplyCode = Annotated[str, Form(r"[45][0-9]{2}", "is not the SMTP reply code of a failure (4yz or 5yz, such as 550)")]
+EnhancedCode = Annotated[str, Form(
+    r"[45]\.[0-9]{1,3}\.[0-9]{1,3}", "is not an enhanced status code of a failure (RFC 3463, such as 5.1.1)")]
+
+NOTIFY = "Topic to notify when the action was done; the notification is without the content."
 
 
 class S3(Model):
     """Store the message as one object. SES API S3Action."""
 
     kind: ClassVar[str] = "S3"
-    BucketName: Annotated[str, AfterValidator(_matching(
-        r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]", "is not a bucket name (3 to 255 letters, digits, '.', '_', '-')"))]
-    ObjectKeyPrefix: Annotated[str, Field(max_length=900), AfterValidator(_no_line_break)] = ""
-    TopicArn: Topic | None = None
-    KmsKeyArn: KmsKey | None = None
-    IamRoleArn: Role | None = None
+    BucketName: Bucket = Field(description="Bucket to store the message in; it must exist.")
+    ObjectKeyPrefix: Annotated[Text, AfterValidator(_prefix)] = Field(
+        "", description="What the object's key begins with, before the message id; a '/' is added when it lacks one.")
+    TopicArn: Topic | None = Field(None, description=NOTIFY)
+    KmsKeyArn: KmsKey | None = Field(None, description="KMS key to encrypt the message with before it is stored.")
+    IamRoleArn: Role | None = Field(None, description="IAM role to assume for bucket, key and topic.")
 
     def key(self, message_id: str) -> str:
         """The object key: a `/` is inserted when the prefix lacks one, as SES does."""
@@ -104,37 +181,38 @@ class Sns(Model):
     """Publish the message, content included, to a topic; at most 150 KB. SES API SNSAction."""
 
     kind: ClassVar[str] = "SNS"
-    TopicArn: Topic
-    Encoding: Literal["UTF-8", "Base64"] = "UTF-8"
+    TopicArn: Topic = Field(description="Topic to publish the message to.")
+    Encoding: Literal["UTF-8", "Base64"] = Field("UTF-8", description="How the content is written into the JSON; Base64 keeps every octet.")
 
 
 class Lambda(Model):
     """Invoke a function with the event, without the content. SES API LambdaAction."""
 
     kind: ClassVar[str] = "Lambda"
-    FunctionArn: Function
-    InvocationType: Literal["Event", "RequestResponse"] = "Event"
-    TopicArn: Topic | None = None
+    FunctionArn: Function = Field(description="Function to invoke; the ARN of a version or alias is passed on as it is.")
+    InvocationType: Literal["Event", "RequestResponse"] = Field(
+        "Event", description="RequestResponse waits for the answer, whose disposition may stop the rule or the rule set.")
+    TopicArn: Topic | None = Field(None, description=NOTIFY)
 
 
 class Bounce(Model):
     """Send the reverse-path a DSN. SES API BounceAction."""
 
     kind: ClassVar[str] = "Bounce"
-    SmtpReplyCode: Annotated[str, AfterValidator(_matching(r"[45][0-9]{2}", "is not an SMTP reply code of a failure (4yz or 5yz)"))]
-    Message: Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_no_line_break)]
-    Sender: Address
-    StatusCode: Annotated[str, AfterValidator(_matching(
-        r"[45]\.[0-9]{1,3}\.[0-9]{1,3}", "is not an enhanced status code (RFC 3463: 4.x.y or 5.x.y)"))] | None = None
-    TopicArn: Topic | None = None
+    SmtpReplyCode: ReplyCode = Field(description="RFC 5321 reply code, such as 550.")
+    Message: Annotated[Text, Field(min_length=1, max_length=500)] = Field(description="Text for people, in the diagnostic code.")
+    Sender: Address = Field(description="Address the bounce comes from.")
+    StatusCode: EnhancedCode | None = Field(None, description="RFC 3463 enhanced status code, such as 5.1.1.")
+    TopicArn: Topic | None = Field(None, description=NOTIFY)
 
 
 class AddHeader(Model):
     """Put a header field on top of the message, for the actions that follow. SES API AddHeaderAction."""
 
     kind: ClassVar[str] = "AddHeader"
-    HeaderName: Annotated[str, AfterValidator(_matching(r"[A-Za-z0-9-]{1,50}", "a header name has 1 to 50 letters, digits or '-'"))]
-    HeaderValue: Annotated[str, Field(max_length=2048), AfterValidator(_no_line_break)]
+    HeaderName: Annotated[str, Form(r"[A-Za-z0-9-]{1,50}", "is not a header name: 1 to 50 letters, digits or '-'")] = Field(
+        description="Name of the header field.")
+    HeaderValue: Annotated[Text, Field(max_length=2048)] = Field(description="Value of the header field, at most 2048 characters.")
     TopicArn: ClassVar[None] = None
 
 
@@ -142,28 +220,30 @@ class Stop(Model):
     """End the evaluation of the rule set. SES API StopAction."""
 
     kind: ClassVar[str] = "Stop"
-    Scope: Literal["RuleSet"]
-    TopicArn: Topic | None = None
+    Scope: Literal["RuleSet"] = Field(description="What to stop; RuleSet is the only value there is.")
+    TopicArn: Topic | None = Field(None, description=NOTIFY)
 
 
 class Workmail(Model):
     """Deliver to Amazon WorkMail. SES API WorkmailAction."""
 
     kind: ClassVar[str] = "WorkMail"
-    OrganizationArn: Annotated[str, AfterValidator(_matching(
+    OrganizationArn: Annotated[str, Form(
         r"arn:aws[a-z-]*:workmail:[a-z0-9-]+:[0-9]{12}:organization/m-[a-z0-9]+",
-        "is not the ARN of a WorkMail organization (arn:aws:workmail:REGION:ACCOUNT:organization/m-ID)"))]
-    TopicArn: Topic | None = None
+        "is not the ARN of a WorkMail organization (arn:aws:workmail:REGION:ACCOUNT:organization/m-ID)")] = Field(
+        description="WorkMail organization to deliver to.")
+    TopicArn: Topic | None = Field(None, description=NOTIFY)
 
 
 class Connect(Model):
     """Start an Amazon Connect email contact. SES API ConnectAction."""
 
     kind: ClassVar[str] = "Connect"
-    InstanceARN: Annotated[str, AfterValidator(_matching(
+    InstanceARN: Annotated[str, Form(
         r"arn:(aws|aws-us-gov):connect:[a-z0-9-]+:[0-9]{12}:instance/[a-f0-9-]{36}",
-        "is not the ARN of a Connect instance (arn:aws:connect:REGION:ACCOUNT:instance/UUID)"))]
-    IAMRoleARN: Role
+        "is not the ARN of a Connect instance (arn:aws:connect:REGION:ACCOUNT:instance/UUID)")] = Field(
+        description="Connect instance to start the contact in.")
+    IAMRoleARN: Role = Field(description="IAM role to assume for it.")
     TopicArn: ClassVar[None] = None
 
 
@@ -173,19 +253,26 @@ AnyAction = S3 | Sns | Lambda | Bounce | AddHeader | Stop | Workmail | Connect
 class Action(Model):
     """Exactly one action, under SES's name for its type."""
 
-    S3Action: S3 | None = None
-    SNSAction: Sns | None = None
-    LambdaAction: Lambda | None = None
-    BounceAction: Bounce | None = None
-    AddHeaderAction: AddHeader | None = None
-    StopAction: Stop | None = None
-    WorkmailAction: Workmail | None = None
-    ConnectAction: Connect | None = None
+    S3Action: S3 | None = Field(None, description="Store the message in a bucket.")
+    SNSAction: Sns | None = Field(None, description="Publish the message to a topic.")
+    LambdaAction: Lambda | None = Field(None, description="Invoke a function.")
+    BounceAction: Bounce | None = Field(None, description="Bounce the message.")
+    AddHeaderAction: AddHeader | None = Field(None, description="Add a header field for the actions that follow.")
+    StopAction: Stop | None = Field(None, description="End the evaluation of the rule set.")
+    WorkmailAction: Workmail | None = Field(None, description="Deliver to Amazon WorkMail.")
+    ConnectAction: Connect | None = Field(None, description="Start an Amazon Connect contact.")
+
+    null_has_meaning = frozenset({"S3Action", "SNSAction", "LambdaAction", "BounceAction", "AddHeaderAction", "StopAction",
+                                  "WorkmailAction", "ConnectAction"})
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Action:
-        if len(self.model_fields_set) != 1:
-            raise ValueError("an action is exactly one of " + ", ".join(type(self).model_fields))
+        given = sorted(self.model_fields_set)
+        if len(given) != 1:
+            instead = f", not {' and '.join(given)} together: begin each with its own '-'" if given else ""
+            raise ValueError(f"an action is exactly one of {', '.join(type(self).model_fields)}{instead}")
+        if getattr(self, given[0]) is None:
+            raise ValueError(f"{given[0]} has no parameters")
         return self
 
     @property
@@ -198,52 +285,47 @@ class Action(Model):
 class ReceiptRule(Model):
     """One receipt rule. SES API ReceiptRule."""
 
-    Name: RuleName
-    Enabled: StrictBool = True
-    TlsPolicy: Literal["Require", "Optional"] = "Optional"
-    Recipients: Annotated[tuple[str, ...], Field(max_length=RECIPIENTS_PER_RULE)] = ()
-    Actions: Annotated[tuple[Action, ...], Field(max_length=ACTIONS_PER_RULE)] = ()
-    ScanEnabled: StrictBool = False
+    Name: RuleName = Field(description="Name of the rule, unique in its set.")
+    Enabled: StrictBool = Field(True, description="Whether the rule takes part; true unless written.")
+    TlsPolicy: Literal["Require", "Optional"] = Field("Optional", description="Require takes mail over TLS only.")
+    Recipients: Annotated[tuple[Recipient, ...], Field(max_length=RECIPIENTS_PER_RULE)] = Field(
+        (), description="Addresses (labels included), domains, or '.domain' for its subdomains; without it, every address of Identities.")
+    Actions: Annotated[tuple[Action, ...], Field(max_length=ACTIONS_PER_RULE)] = Field((), description="What to do, in order.")
+    ScanEnabled: StrictBool = Field(False, description="Whether to scan for spam and viruses.")
 
-    @field_validator("Recipients")
-    @classmethod
-    def _grammar(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
-        for entry in entries:
-            canonical_entry(entry)
-        return entries
+    null_has_meaning = frozenset({"Recipients"})
 
 
 class IpFilterValue(Model):
     """Allow or block a network. Host bits may be set, as in SES."""
 
-    Policy: Literal["Allow", "Block"]
-    Cidr: str
-
-    @field_validator("Cidr")
-    @classmethod
-    def _network(cls, value: str) -> str:
-        try:
-            ipaddress.ip_network(value, strict=False)
-        except ValueError:
-            raise ValueError(f"{value!r} is neither an IP address nor a network (192.0.2.0/24, 2001:db8::/32)") from None
-        return value
+    Policy: Literal["Allow", "Block"] = Field(description="Allow beats Block.")
+    Cidr: Annotated[str, AfterValidator(_network)] = Field(description="IP address or network, such as 192.0.2.0/24.")
 
 
 class ReceiptFilter(Model):
     """One IP filter. SES API ReceiptFilter."""
 
-    Name: FilterName
-    IpFilter: IpFilterValue
+    Name: FilterName = Field(description="Name of the filter, unique.")
+    IpFilter: IpFilterValue = Field(description="Which clients, and whether they may connect.")
+
+
+def _no_rules(value: Any) -> Any:
+    return () if value is None else value
+
+
+Rules = Annotated[tuple[ReceiptRule, ...], BeforeValidator(_no_rules), Field(max_length=RULES_PER_SET)]
 
 
 class RuleFile(Model):
     """The whole of rules.yaml."""
 
-    Identities: tuple[str, ...] = ()
-    ActiveRuleSet: str | None = None
-    RuleSets: Annotated[dict[RuleSetName, Annotated[tuple[ReceiptRule, ...], Field(max_length=RULES_PER_SET)]],
-                        Field(max_length=RULE_SETS)] = {}
-    Filters: Annotated[tuple[ReceiptFilter, ...], Field(max_length=FILTERS)] = ()
+    Identities: tuple[Identity, ...] = Field((), description="Domains (with their subdomains) and addresses that mail is received for.")
+    ActiveRuleSet: str | None = Field(None, description="Rule set in use; not needed when there is one; null receives nothing.")
+    RuleSets: Annotated[dict[RuleSetName, Rules], Field(max_length=RULE_SETS)] = Field({}, description="Rule sets by name.")
+    Filters: Annotated[tuple[ReceiptFilter, ...], Field(max_length=FILTERS)] = Field((), description="IP filters, applied at connect.")
+
+    null_has_meaning = frozenset({"ActiveRuleSet"})
 
     @property
     def active_name(self) -> str | None:
@@ -288,7 +370,7 @@ class RuleSet(BaseModel):
     @cached_property
     def _networks(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         def networks(policy: str) -> tuple[Any, ...]:
-            return tuple(ipaddress.ip_network(f.IpFilter.Cidr, strict=False) for f in self.filters if f.IpFilter.Policy == policy)
+            return tuple(_peer_network(f.IpFilter.Cidr) for f in self.filters if f.IpFilter.Policy == policy)
 
         return networks("Allow"), networks("Block")
 
@@ -299,3 +381,10 @@ class RuleSet(BaseModel):
             return True
         ip = ipaddress.ip_address(address)
         return not any(ip in n for n in block) or any(ip in n for n in allow)
+
+
+def _peer_network(cidr: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """The network as peers are written: an IPv4-mapped IPv6 network is the IPv4 one."""
+    network = ipaddress.ip_network(cidr, strict=False)
+    mapped = network.network_address.ipv4_mapped if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96 else None
+    return ipaddress.ip_network((mapped, network.prefixlen - 96)) if mapped is not None else network

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any
 
 from inbound.deliver.retry import Breaker, Circuit
 from inbound.log import Event, Log
@@ -51,6 +52,8 @@ class Sink:
         self.slots = asyncio.Semaphore(CONCURRENT_CALLS)
         self.waiting = 0
         self.parked = False
+        self.settled = asyncio.Event()  # a probe had its outcome
+        self.prober: asyncio.Task[None] | None = None
 
 
 class Sinks:
@@ -99,6 +102,7 @@ class Sinks:
                 raise
             except BaseException:
                 sink.breaker.abandoned(self._clock())
+                sink.settled.set()
                 raise
             else:
                 self._succeeded(sink)
@@ -114,7 +118,7 @@ class Sinks:
         sink.breaker.circuit = Circuit.OPEN
         sink.breaker.probe_at = self._clock()
         sink.breaker.last_error = "was failing before the restart"
-        self._spawn(self._probe(sink))
+        self._probe(sink)
 
     async def stop(self) -> None:
         """End all probing."""
@@ -135,24 +139,34 @@ class Sinks:
         if sink.breaker.succeeded():
             self._log.info(Event.SINK_UP, sink=sink.name)
             self._spawn(self._let_go(sink, 1_000_000))
+        sink.settled.set()
 
     def _failed(self, sink: Sink, error: str) -> None:
-        was_probing = sink.breaker.circuit is Circuit.PROBING
         if sink.breaker.failed(self._clock(), error):
             self._log.warning(Event.SINK_DOWN, sink=sink.name, error=error)
-            self._spawn(self._probe(sink))
-        elif was_probing:
-            self._spawn(self._probe(sink))
+        if sink.breaker.circuit is Circuit.OPEN:
+            self._probe(sink)
+        sink.settled.set()
 
     async def _let_go(self, sink: Sink, limit: int) -> None:
         await self._release(sink.name, limit)
 
-    async def _probe(self, sink: Sink) -> None:
-        """When the breaker's time comes, let one waiting message go; if none waits, the next one that comes is the probe."""
-        await asyncio.sleep(max(0.0, sink.breaker.probe_at - self._clock()))
-        await self._release(sink.name, 1)
+    def _probe(self, sink: Sink) -> None:
+        if sink.prober is None or sink.prober.done():
+            sink.prober = self._spawn(self._probing(sink))
 
-    def _spawn(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
+    async def _probing(self, sink: Sink) -> None:
+        """While the breaker is open, let one waiting message go whenever its time comes; if none waits, the next that comes is the probe."""
+        while sink.breaker.circuit is not Circuit.CLOSED:
+            await asyncio.sleep(max(0.0, sink.breaker.probe_at - self._clock()))
+            sink.settled.clear()
+            if not await self._release(sink.name, 1):
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(sink.settled.wait(), 2 * Breaker.LONGEST_PROBE)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task

@@ -220,6 +220,10 @@ class Spool(Protocol):
         """When the next DEFERRED entry is due, or None."""
         ...
 
+    async def waiting(self) -> dict[str, int]:
+        """How many DEFERRED entries wait for each sink; entries that wait for none are not counted."""
+        ...
+
     async def release(self, sink: str, now: float, limit: int) -> int:
         """Make up to `limit` entries that wait for `sink` due at `now`, oldest first; how many."""
         ...

@@ -1,0 +1,116 @@
+"""Content too large for the database: one file a message in the folder `blobs`, named by the message id.
+
+ALICE (OSDI 2014) and fsyncgate: a file is synced, then its folder, before anything says that it is there; after a failed write or
+sync the file is given up, never synced again. Everything here blocks and is called from executor threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+FILE_NAME = re.compile(r"[0-9A-Za-z_-]{1,128}", re.ASCII)
+
+
+class Blobs:
+    """The folder of blob files."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def path(self, message_id: str) -> Path:
+        """The blob file of a message. Raises ValueError for an id that is no plain file name."""
+        if not FILE_NAME.fullmatch(message_id):
+            raise ValueError(f"not a message id: {message_id!r}")
+        return self._folder / message_id
+
+    def names(self) -> list[str]:
+        """All blob files there are, half-written ones included; other files are not ours. Raises OSError."""
+        with os.scandir(self._folder) as found:
+            return [file.name for file in found if FILE_NAME.fullmatch(file.name) and file.is_file(follow_symlinks=False)]
+
+    def remove(self, message_ids: list[str]) -> None:
+        """Remove blob files; those that are gone or cannot be removed are left to the next start."""
+        for message_id in message_ids:
+            with contextlib.suppress(OSError):
+                self.path(message_id).unlink()
+
+
+class Blob:
+    """One blob file being written. Its methods may be called from any thread; a removal waits for a write under way."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._fd = -1
+        self._created = False
+        self._given_up = False
+
+    def write(self, pieces: list[bytes]) -> None:
+        """Append; the first call creates the file. Raises OSError, and then the file is gone."""
+        with self._lock, self._removed_on_error():
+            if self._fd < 0:
+                self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+                self._created = True
+                os.fchmod(self._fd, 0o600)
+            rest = memoryview(b"".join(pieces))
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
+
+    def seal(self) -> None:
+        """Make file and folder durable and close the file. Raises OSError, and then the file is gone."""
+        with self._lock, self._removed_on_error():
+            os.fsync(self._fd)
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+            sync_folder(self._path.parent)
+
+    def remove(self) -> None:
+        """Give the file up."""
+        with self._lock:
+            self._remove()
+
+    @contextlib.contextmanager
+    def _removed_on_error(self) -> Iterator[None]:
+        if self._given_up:
+            raise OSError(errno.ESTALE, "the draft was given up", str(self._path))
+        try:
+            yield
+        except BaseException:
+            self._remove()
+            raise
+
+    def _remove(self) -> None:
+        self._given_up = True
+        fd, self._fd = self._fd, -1
+        if self._created:  # else it is another message's file
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+        if fd >= 0:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+
+def make_private(folder: Path) -> None:
+    """Make the folder, with its parents, for its owner only whatever the umask, and durably so. Raises OSError."""
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    for parent in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            parent.mkdir(0o700 if parent == folder else 0o777)
+        sync_folder(parent.parent)
+    if folder.stat().st_mode & 0o777 != 0o700:
+        folder.chmod(0o700)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable. Raises OSError."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,338 @@
+"""What the spool asks of its tables: each function is one operation inside somebody else's transaction.
+
+A KeyError is raised before anything is written, so that it spoils no transaction shared with others.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from inbound.accept.envelope import Envelope
+from inbound.accept.spool import Entry, Query, State, Update
+from inbound.accept.spool.database import Connection
+from inbound.accept.spool.rows import (
+    ENTRY_COLUMNS,
+    STEP_COLUMNS,
+    UNREADABLE,
+    Row,
+    Unreadable,
+    entry_from,
+    entry_shown,
+    envelope_text,
+    step_row,
+    storable,
+)
+
+IN_ROW = "row"
+IN_BLOB = "blob"
+CHUNK_SECONDS = 0.02  # a sweep lets others have the thread after this long
+
+
+class Place(NamedTuple):
+    """Where the content of an entry is: its octets, or that they lie in a blob file of `size` octets."""
+
+    size: int
+    data: bytes | None
+
+
+class Swept(NamedTuple):
+    """One stroke of a sweep: how many entries it removed or emptied, the ids whose blob files are to go, and whether more remain."""
+
+    entries: int
+    blobs: list[str]
+    more: bool
+
+
+def insert(connection: Connection, entry: Entry, data: bytes | None) -> None:
+    """A new entry; `data` is its content, None when that lies in a blob file."""
+    envelope = entry.envelope
+    cursor = connection.execute(
+        "INSERT INTO entry (id, state, received, due, since, size, content, revision, envelope)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            entry.id,
+            entry.state.value,
+            envelope.received_at,
+            entry.due,
+            entry.since,
+            entry.size,
+            IN_BLOB if data is None else IN_ROW,
+            storable(envelope.revision),
+            envelope_text(envelope),
+        ),
+    )
+    if data is not None:
+        connection.execute("INSERT INTO content (entry, data) VALUES (?, ?)", (cursor.lastrowid, data))
+
+
+def change(connection: Connection, entry_id: str, update: Update) -> bool:
+    """Apply an update; True when the entry's blob file is to go. Raises KeyError."""
+    found = connection.execute("SELECT number, content FROM entry WHERE id = ?", (entry_id,)).fetchone()
+    if found is None:
+        raise KeyError(entry_id)
+    number, content = found
+    columns = _columns(update)
+    if update.drop_content:
+        columns["content"] = ""
+        connection.execute("DELETE FROM content WHERE entry = ?", (number,))
+    if columns:
+        assignments = ", ".join(f"{name} = ?" for name in columns)
+        connection.execute(f"UPDATE entry SET {assignments} WHERE number = ?", (*columns.values(), number))  # noqa: S608  # names are ours
+    if update.clear_steps:
+        connection.execute("DELETE FROM step WHERE entry = ?", (number,))
+    if update.steps:
+        _append_steps(connection, number, update)
+    return update.drop_content and content == IN_BLOB
+
+
+def _columns(update: Update) -> dict[str, Any]:
+    columns: dict[str, Any] = {
+        name: storable(text)
+        for name in ("error", "sink", "assessment", "disposition")
+        if (text := getattr(update, name)) is not None
+    }
+    for name in ("due", "attempts", "finished"):
+        if (value := getattr(update, name)) is not None:
+            columns[name] = value
+    if update.state is not None:
+        columns["state"] = update.state.value
+    if update.state is not None or update.due is not None:
+        columns["ready"] = 0
+    if update.envelope is not None:
+        columns |= _envelope_columns(update.envelope)
+    return columns
+
+
+def _envelope_columns(envelope: Envelope) -> dict[str, Any]:
+    return {
+        "envelope": envelope_text(envelope),
+        "received": envelope.received_at,
+        "revision": storable(envelope.revision),
+    }
+
+
+def _append_steps(connection: Connection, number: int, update: Update) -> None:
+    (last,) = connection.execute("SELECT coalesce(max(position), 0) FROM step WHERE entry = ?", (number,)).fetchone()
+    connection.executemany(
+        f"INSERT INTO step (entry, position, {STEP_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # names are ours
+        [(number, position, *step_row(record)) for position, record in enumerate(update.steps, last + 1)],
+    )
+
+
+def claim(connection: Connection, now: float, limit: int) -> list[Entry]:
+    """Lease due entries, oldest received first. One that cannot be read becomes a dead letter instead of standing in the way."""
+    connection.execute("UPDATE entry SET ready = 1 WHERE state = 'deferred' AND ready = 0 AND due <= ?", (now,))
+    rows = connection.execute(
+        f"SELECT number, {ENTRY_COLUMNS} FROM entry WHERE ready = 1 AND due <= ? ORDER BY received, number LIMIT ?",  # noqa: S608  # names are ours
+        (now, limit),
+    ).fetchall()
+    steps = _steps_of(connection, [row[0] for row in rows])
+    connection.executemany("UPDATE entry SET state = 'active', ready = 0 WHERE number = ?", [row[:1] for row in rows])
+    entries = []
+    for number, id_, _deferred, *rest in rows:
+        try:
+            entries.append(entry_from((id_, State.ACTIVE, *rest), steps.get(number, ())))
+        except Unreadable:
+            connection.execute(
+                "UPDATE entry SET state = 'dead', finished = ?, error = ? WHERE number = ?", (now, UNREADABLE, number)
+            )
+    return entries
+
+
+def _steps_of(connection: Connection, numbers: Sequence[int]) -> dict[int, list[Row]]:
+    steps: dict[int, list[Row]] = {}
+    for number, *row in connection.execute(
+        f"SELECT entry, {STEP_COLUMNS} FROM step WHERE entry IN (SELECT value FROM json_each(?)) ORDER BY entry, position",  # noqa: S608  # names are ours
+        (json.dumps(numbers),),
+    ):
+        steps.setdefault(number, []).append(row)
+    return steps
+
+
+def place(connection: Connection, entry_id: str) -> Place:
+    """Where the content is. Raises KeyError where it is not kept."""
+    found = connection.execute("SELECT number, size, content FROM entry WHERE id = ?", (entry_id,)).fetchone()
+    if found is None or not found[2]:
+        raise KeyError(entry_id)
+    number, size, content = found
+    if content == IN_BLOB:
+        return Place(size, None)
+    row = connection.execute("SELECT data FROM content WHERE entry = ?", (number,)).fetchone()
+    return Place(size, row[0] if row else b"")
+
+
+def get(connection: Connection, entry_id: str) -> Entry | None:
+    """One entry with its steps."""
+    row = connection.execute(f"SELECT number, {ENTRY_COLUMNS} FROM entry WHERE id = ?", (entry_id,)).fetchone()  # noqa: S608  # names are ours
+    if row is None:
+        return None
+    number, *values = row
+    return entry_shown(values, _steps_of(connection, [number]).get(number, ()))
+
+
+def find(connection: Connection, query: Query) -> list[Entry]:
+    """The entries that match, oldest received first. Needs a connection that knows casefold()."""
+    condition, parameters = _condition(query)
+    rows: list[Row] = []
+    for state in query.states or State:  # one index walk a state, each already in order
+        rows += connection.execute(
+            f"SELECT number, {ENTRY_COLUMNS} FROM entry WHERE state = ?{condition} ORDER BY received, number LIMIT ?",  # noqa: S608  # names are ours
+            (state.value, *parameters, max(query.limit, 0)),
+        )
+    rows.sort(key=lambda row: (row[-2], row[0]))
+    return [entry_shown(row[1:]) for row in rows[: max(query.limit, 0)]]
+
+
+def _condition(query: Query) -> tuple[str, list[Any]]:
+    restrictions = (
+        (" AND received < ?", query.received_before),
+        (" AND received > ?", query.received_after),
+        (" AND sink = ?", query.sink or None),
+        (" AND error <> '' AND instr(casefold(error), ?) > 0", query.error.casefold() or None),
+    )
+    given = [(text, value) for text, value in restrictions if value is not None]
+    return "".join(text for text, _ in given), [value for _, value in given]
+
+
+def counts(connection: Connection) -> dict[State, int]:
+    """How many entries are in each state."""
+    found = dict(connection.execute("SELECT state, count(*) FROM entry GROUP BY state").fetchall())
+    return {state: found.get(state.value, 0) for state in State}
+
+
+def waiting(connection: Connection) -> dict[str, int]:
+    """How many DEFERRED entries wait for each sink."""
+    return dict(
+        connection.execute("SELECT sink, count(*) FROM entry WHERE state = 'deferred' AND sink <> '' GROUP BY sink").fetchall()
+    )
+
+
+def next_due(connection: Connection) -> float | None:
+    """When the next DEFERRED entry is due."""
+    found = [
+        connection.execute("SELECT min(due) FROM entry WHERE state = 'deferred' AND ready = ?", (ready,)).fetchone()[0]
+        for ready in (0, 1)
+    ]
+    return min((due for due in found if due is not None), default=None)
+
+
+def release(connection: Connection, sink: str, now: float, limit: int) -> int:
+    """Make entries that wait for `sink` due, oldest first; how many."""
+    rows = connection.execute(
+        "SELECT number FROM entry WHERE state = 'deferred' AND sink <> '' AND sink = ? AND ready = 0 AND due > ?"
+        " ORDER BY received, number LIMIT ?",
+        (sink, now, max(limit, 0)),
+    ).fetchall()
+    connection.executemany(f"UPDATE entry SET due = {float(now)!r}, ready = 1 WHERE number = ?", rows)  # noqa: S608  # a float
+    return len(rows)
+
+
+def retry(connection: Connection, entry_ids: Iterable[str], now: float) -> list[str]:
+    """Make DEAD and DEFERRED entries due at `now`; the ids it did this to."""
+    done = []
+    for entry_id in entry_ids:
+        dead = connection.execute(
+            "UPDATE entry SET state = 'deferred', ready = 0, due = ?, since = ?, attempts = 0, finished = 0.0"
+            " WHERE id = ? AND state = 'dead'",
+            (now, now, entry_id),
+        ).rowcount
+        deferred = dead or connection.execute(
+            "UPDATE entry SET ready = 0, due = ? WHERE id = ? AND state = 'deferred'", (now, entry_id)
+        ).rowcount
+        if deferred:
+            done.append(entry_id)
+    return done
+
+
+def drop(connection: Connection, entry_ids: Iterable[str], *, active: bool) -> list[str]:
+    """Remove entries, ACTIVE ones only if `active`; the ids removed. Blob files are the caller's to remove."""
+    removed = []
+    for entry_id in entry_ids:
+        found = connection.execute("SELECT number, state FROM entry WHERE id = ?", (entry_id,)).fetchone()
+        if found and (active or found[1] != State.ACTIVE.value):
+            _remove(connection, found[0])
+            removed.append(entry_id)
+    return removed
+
+
+def _remove(connection: Connection, number: int) -> None:
+    connection.execute("DELETE FROM step WHERE entry = ?", (number,))
+    connection.execute("DELETE FROM content WHERE entry = ?", (number,))
+    connection.execute("DELETE FROM entry WHERE number = ?", (number,))
+
+
+def give_back(connection: Connection, now: float, entry_ids: Collection[str] | None = None) -> int:
+    """End the leases of these entries, or of all: DEFERRED and due at `now`; how many."""
+    if entry_ids is None:
+        return connection.execute("UPDATE entry SET state = 'deferred', ready = 0, due = ? WHERE state = 'active'", (now,)).rowcount
+    return connection.executemany(
+        "UPDATE entry SET state = 'deferred', ready = 0, due = ? WHERE id = ? AND state = 'active'",
+        [(now, entry_id) for entry_id in entry_ids],
+    ).rowcount
+
+
+def without_blob(connection: Connection, names: Iterable[str]) -> list[str]:
+    """Those of the names that are not the id of an entry whose content lies in a blob file."""
+    return [
+        name
+        for name in names
+        if not connection.execute("SELECT 1 FROM entry WHERE id = ? AND content = ?", (name, IN_BLOB)).fetchone()
+    ]
+
+
+def keep_revision(connection: Connection, digest: str, text: str) -> None:
+    """Store a revision's text, unless it is there."""
+    connection.execute("INSERT OR IGNORE INTO revision (digest, text) VALUES (?, ?)", (storable(digest), storable(text)))
+
+
+def revision(connection: Connection, digest: str) -> str | None:
+    """A revision's text."""
+    row = connection.execute("SELECT text FROM revision WHERE digest = ?", (storable(digest),)).fetchone()
+    return row[0] if row else None
+
+
+def sweep_entries(connection: Connection, finished_before: float, limit: int) -> Swept:
+    """Remove some DONE entries finished before that time."""
+    rows = connection.execute(
+        "SELECT number, id, content FROM entry WHERE state = 'done' AND finished < ? LIMIT ?", (finished_before, limit)
+    )
+    return _stroke(rows.fetchall(), lambda number: _remove(connection, number), limit)
+
+
+def sweep_content(connection: Connection, finished_before: float, limit: int) -> Swept:
+    """Remove the content of some DONE entries finished before that time."""
+
+    def empty(number: int) -> None:
+        connection.execute("DELETE FROM content WHERE entry = ?", (number,))
+        connection.execute("UPDATE entry SET content = '' WHERE number = ?", (number,))
+
+    rows = connection.execute(
+        "SELECT number, id, content FROM entry WHERE state = 'done' AND content <> '' AND finished < ? LIMIT ?",
+        (finished_before, limit),
+    )
+    return _stroke(rows.fetchall(), empty, limit)
+
+
+def _stroke(rows, remove, limit) -> Swept:
+    deadline = time.monotonic() + CHUNK_SECONDS
+    blobs, count = [], 0
+    for number, id_, content in rows:
+        remove(number)
+        count += 1
+        if content == IN_BLOB:
+            blobs.append(id_)
+        if time.monotonic() >= deadline:
+            break
+    return Swept(count, blobs, more=count < len(rows) or count == limit)
+
+
+def sweep_revisions(connection: Connection, keep: Collection[str]) -> None:
+    """Remove the revisions that no entry names and `keep` does not hold."""
+    connection.execute(
+        "DELETE FROM revision WHERE digest NOT IN (SELECT value FROM json_each(?))"
+        " AND NOT EXISTS (SELECT 1 FROM entry WHERE entry.revision = revision.digest)",
+        (json.dumps([storable(digest) for digest in keep]),),
+    )

@@ -1,0 +1,127 @@
+"""Operations carried out in shared transactions: what a failure of one, of a commit or of the disk means for the others.
+
+After a failed sync the kernel may have dropped the data and calls the next sync a success (fsyncgate), so a commit is never repeated:
+the connection is given up, and the next one begins by moving the whole log into the database.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from inbound.accept.spool import SpoolError
+from inbound.accept.spool.database import Connection, is_doubtful, is_shared, trouble
+
+Work = Callable[[Connection], Any]
+
+
+class Operation:
+    """Work for a transaction. It may run more than once, and raises KeyError only before it wrote anything.
+
+    `undo`, given the result (None when the work never ended), takes out of the file again what a transaction may have left there
+    although it was reported as failed.
+    """
+
+    __slots__ = ("result", "undo", "work", "writes")
+
+    def __init__(self, work: Work, *, writes: bool = True, undo: Callable[[Connection, Any], object] | None = None) -> None:
+        self.work = work
+        self.writes = writes
+        self.undo = undo
+        self.result: Any = None
+
+    def run(self, connection: Connection) -> Any:
+        """The result, or the KeyError that is one."""
+        try:
+            self.result = self.work(connection)
+        except KeyError as unknown:
+            return unknown
+        except Exception as error:
+            raise error if is_shared(error) else _OneFailedError from error
+        return self.result
+
+
+class _OneFailedError(Exception):
+    """An operation could not be carried out; this says nothing of those that shared its transaction."""
+
+
+class Transactions:
+    """The connection and what runs on it. `count` is the number of transactions that were committed with writes."""
+
+    def __init__(self, connect: Callable[[], Connection]) -> None:
+        self.count = 0
+        self._connect = connect
+        self._connection: Connection | None = None
+        self._doubtful: list[Operation] = []
+
+    def begin_with(self, connection: Connection) -> None:
+        """Take the first connection, already open."""
+        self._connection = connection
+
+    def run(self, operations: Sequence[Operation]) -> list[Any]:
+        """The outcome of each, in order: its result when that is durable, else the exception it ends with. Never raises."""
+        try:
+            return self._transact(operations)
+        except _OneFailedError as failure:
+            if len(operations) > 1:
+                return [outcome for operation in operations for outcome in self.run([operation])]
+            return [trouble(failure.__cause__ or failure)]
+        except Exception as error:
+            cause = trouble(error)
+            return [type(cause)(str(cause)) for _ in operations]
+
+    def close(self) -> None:
+        """Close the connection; the last one moves the log into the database."""
+        connection, self._connection = self._connection, None
+        if connection:
+            with contextlib.suppress(Exception):  # what was committed is in the log, and stays there
+                connection.close()
+
+    def _transact(self, operations: Sequence[Operation]) -> list[Any]:
+        connection = self._connected()
+        writes = any(operation.writes for operation in operations)
+        try:
+            if writes:
+                connection.execute("BEGIN IMMEDIATE")
+            outcomes = [operation.run(connection) for operation in operations]
+            if writes:
+                connection.execute("COMMIT")
+        except Exception as error:
+            self._roll_back(connection, operations, error)
+            raise
+        self.count += writes
+        return outcomes
+
+    def _roll_back(self, connection: Connection, operations: Sequence[Operation], error: Exception) -> None:
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except Exception as worse:  # noqa: BLE001  # whatever it is, it decides what becomes of the connection
+            error = worse
+        if is_doubtful(error):
+            self._doubtful += operations
+            self.close()
+
+    def _connected(self) -> Connection:
+        """The connection; after trouble a new one, once the disk takes the log and what was reported as failed is not in it."""
+        if self._connection is None:
+            connection = self._connect()
+            try:
+                self._settle_doubts(connection)
+            except BaseException:
+                connection.close()
+                raise
+            self._doubtful.clear()
+            self._connection = connection
+        return self._connection
+
+    def _settle_doubts(self, connection: Connection) -> None:
+        (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise SpoolError("the spool is in use by a visitor; it is opened again when that is done")
+        connection.execute("BEGIN IMMEDIATE")
+        for operation in self._doubtful:
+            if operation.undo:
+                operation.undo(connection, operation.result)
+        connection.execute("COMMIT")

@@ -1,0 +1,283 @@
+"""YAML text -> plain data with places: the small, safe part of YAML that a rule file needs, read from PyYAML's events.
+
+Values keep their source text, since SES types nearly everything as string (`SmtpReplyCode: 550`, `StatusCode: 5.10`); only null, and true and
+false under the keys that hold booleans, become values. Anchors, aliases, tags, duplicate keys, more than one document and deep
+nesting are refused with their place. No recursion: the depth of a file cannot exhaust the stack.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import yaml
+
+from inbound.decide.problem import Path, Problem, RulesError, written
+
+DEPTH_LIMIT = 20
+
+_NULL = frozenset({"", "~", "null", "Null", "NULL"})
+_BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+_SAYS = {
+    "mapping values are not allowed in this context": "':' is not expected here; check the indentation, and quote a value that holds ': '",
+    "did not find expected key": "the indentation does not fit the lines above",
+    "did not find expected '-' indicator": "the indentation does not fit the list above",
+    "could not find expected ':'": "a key without ':'",
+    "did not find expected ',' or ']'": "',' or ']' is missing",
+    "did not find expected ',' or '}'": "',' or '}' is missing",
+    "found unexpected end of stream": "the closing quote is missing",
+    "found unexpected document indicator": "the closing quote is missing",
+    "found unknown escape character": "an unknown escape after '\\'; use single quotes to keep '\\' as it is",
+    "block sequence entries are not allowed in this context": "'-' is not expected here; put the list on lines of its own",
+    "found a tab character where an indentation space is expected": "a tab; YAML is indented with spaces",
+    "found a tab character that violates indentation": "a tab; YAML is indented with spaces",
+}
+
+
+class Unknown:
+    """Stands where a value was refused, so that nothing further is said about it."""
+
+
+@dataclass(slots=True)
+class Places:
+    """Where a mapping or list, its keys and its values stand: (line, column) from 1."""
+
+    start: tuple[int, int]
+    keys: dict[str | int, tuple[int, int]] = field(default_factory=dict)
+    values: dict[str | int, Places | tuple[int, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What the text says. `problems` were found in the text itself; below the paths in `refused` nothing is known."""
+
+    name: str
+    data: Any
+    places: Places
+    problems: tuple[Problem, ...]
+    refused: frozenset[Path]
+
+    def place(self, path: Path, *, key: bool = False) -> tuple[int, int]:
+        """Where the value at the path stands, or its key; the nearest place above it for a path that is not in the file."""
+        places: Places | tuple[int, int] = self.places
+        for number, part in enumerate(path):
+            if not isinstance(places, Places) or part not in places.values:
+                break
+            if key and number == len(path) - 1:
+                return places.keys.get(part, places.start)
+            places = places.values[part]
+        return places.start if isinstance(places, Places) else places
+
+    def problem(self, path: Path, message: str, *, key: bool = False) -> Problem:
+        """A problem with the value at the path, or with its key."""
+        return Problem(self.name, *self.place(path, key=key), f"{written(path)}: {message}" if path else message)
+
+    def knows(self, path: Path) -> bool:
+        """Is nothing on the way to the path refused?"""
+        return not any(path[:length] in self.refused for length in range(len(path) + 1))
+
+
+def read(text: str, name: str, booleans: Collection[str] = ()) -> Document:
+    """The one document in the text; `booleans` are the keys whose true and false are meant as such. Raises RulesError."""
+    if match := _UNPRINTABLE.search(text):
+        raise RulesError([_unprintable(text, match.start(), name)])
+    composer = _Composer(name, frozenset(booleans))
+    try:
+        for event in yaml.parse(text, Loader=_LOADER):
+            composer.take(event)
+    except yaml.MarkedYAMLError as error:
+        raise RulesError([*composer.problems, _syntax(error, text, name)]) from None
+    return composer.document()
+
+
+def place_of(text: str, index: int) -> tuple[int, int]:
+    """Line and column, from 1, of the character at the index."""
+    before = text[:index].replace("\r\n", "\n").replace("\r", "\n")
+    return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
+
+
+def _unprintable(text: str, index: int, name: str) -> Problem:
+    line, column = place_of(text, index)
+    if text[index] == "\ufeff" and index == 0:
+        return Problem(name, line, column, "begins with a byte order mark; save the file as UTF-8 without one")
+    return Problem(name, line, column, f"U+{ord(text[index]):04X} is not allowed here; remove it")
+
+
+def _syntax(error: yaml.MarkedYAMLError, text: str, name: str) -> Problem:
+    mark = error.problem_mark or error.context_mark
+    line, column, index = (mark.line + 1, mark.column + 1, mark.index) if mark else (1, 1, 0)
+    problem = str(error.problem or error.context or "not understood")
+    message = _SAYS.get(problem, problem)
+    character = text[index : index + 1]
+    if problem == "found character that cannot start any token":
+        message = "a tab; YAML is indented with spaces" if character == "\t" else f"a value that begins with {character!r} needs quotes"
+    began = error.context_mark
+    if began and mark and began.line != mark.line:
+        message += f" (in what begins at line {began.line + 1})"
+    return Problem(name, line, column, f"not YAML: {message}")
+
+
+@dataclass(slots=True)
+class _Frame:
+    """A mapping or list that is being read; `part` is its place in the frame above, `key` the mapping key that waits for its value."""
+
+    part: str | int | None
+    data: dict[str, Any] | list[Any]
+    places: Places
+    key: str | None = None
+    has_key: bool = False
+
+
+class _Composer:
+    """Takes events in their order and builds data and places. A frame's part None means that its content is dropped."""
+
+    def __init__(self, name: str, booleans: frozenset[str]) -> None:
+        self._name = name
+        self._booleans = booleans
+        self._frames: list[_Frame] = []
+        self._documents = 0
+        self._data: Any = None
+        self._places = Places((1, 1))
+        self._refused: set[Path] = set()
+        self.problems: list[Problem] = []
+
+    def take(self, event: yaml.Event) -> None:
+        """One event. Raises RulesError where it makes no sense to read on."""
+        if isinstance(event, yaml.ScalarEvent):
+            self._inspect(event)
+            self._scalar(event)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            self._inspect(event)
+            self._open(event)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            self._close()
+        elif isinstance(event, yaml.AliasEvent):
+            self._alias(event)
+        elif isinstance(event, yaml.DocumentStartEvent):
+            self._documents += 1
+            if self._documents > 1:
+                self._complain(event, "a second document begins; a rule file is one")
+                raise RulesError(self.problems)
+
+    def document(self) -> Document:
+        """What was read. Raises RulesError for a text without any content."""
+        if self._data is None:
+            raise RulesError([*self.problems, Problem(self._name, 1, 1, "is empty; it needs at least Identities and RuleSets")])
+        return Document(self._name, self._data, self._places, tuple(self.problems), frozenset(self._refused))
+
+    def _inspect(self, event: yaml.NodeEvent) -> None:
+        if event.anchor is not None:
+            self._complain(event, f"anchors (&{event.anchor}) are not supported; write the value out where it is needed")
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            self._complain(event, f"tags ({_short(tag)}) are not supported; quote a value that is meant as text")
+
+    def _scalar(self, event: Any) -> None:
+        place = _place(event)
+        frame = self._frames[-1] if self._frames else None
+        if frame is not None and isinstance(frame.data, dict) and not frame.has_key:
+            self._key(frame, event, place)
+            return
+        value: Any = event.value
+        if event.implicit[0]:
+            if value in _NULL:
+                value = None
+            elif frame is not None and frame.key in self._booleans:
+                value = _BOOLEANS.get(value, value)
+        self._add(value, place)
+
+    def _key(self, frame: _Frame, event: Any, place: tuple[int, int]) -> None:
+        key: str = event.value
+        frame.has_key, frame.key = True, None
+        if key == "<<" and event.implicit[0]:
+            self._complain(event, "merge keys (<<) are not supported; write the keys out")
+            self._refused.add(self._path())
+        elif key in frame.places.keys:
+            first = frame.places.keys[key]
+            self._complain(event, f"the key {key!r} is given twice, first at line {first[0]}; remove one of them", key)
+        else:
+            frame.key = key
+            frame.places.keys[key] = place
+
+    def _open(self, event: Any) -> None:
+        if len(self._frames) == DEPTH_LIMIT:
+            self._complain(event, f"is nested deeper than {DEPTH_LIMIT} levels")
+            raise RulesError(self.problems)
+        part: str | int | None = None
+        if self._frames:
+            part = self._next_part(self._frames[-1], event)
+        data: dict[str, Any] | list[Any] = {} if isinstance(event, yaml.MappingStartEvent) else []
+        self._frames.append(_Frame(part, data, Places(_place(event))))
+
+    def _next_part(self, frame: _Frame, event: Any) -> str | int | None:
+        if isinstance(frame.data, list):
+            return len(frame.data)
+        if not frame.has_key:
+            self._complain(event, "a key must be a plain text")
+            self._refused.add(self._path())
+            frame.key = None
+        return frame.key
+
+    def _close(self) -> None:
+        frame = self._frames.pop()
+        above = self._frames[-1] if self._frames else None
+        if above is not None and isinstance(above.data, dict) and not above.has_key:
+            above.has_key = True  # it was a key, already complained of; its value follows and is dropped
+            return
+        self._add(frame.data, frame.places)
+
+    def _alias(self, event: Any) -> None:
+        self._complain(event, f"aliases (*{event.anchor}) are not supported; write the value out")
+        frame = self._frames[-1] if self._frames else None
+        if frame is not None and isinstance(frame.data, dict) and not frame.has_key:
+            frame.has_key, frame.key = True, None
+            self._refused.add(self._path())
+            return
+        self._refused.add((*self._path(), *self._here()))
+        self._add(Unknown(), _place(event))
+
+    def _add(self, value: Any, place: Places | tuple[int, int]) -> None:
+        if not self._frames:
+            self._data = value
+            self._places = place if isinstance(place, Places) else Places(place)
+            return
+        frame = self._frames[-1]
+        if isinstance(frame.data, list):
+            frame.places.values[len(frame.data)] = place
+            frame.data.append(value)
+            return
+        if frame.key is not None:
+            frame.places.values[frame.key] = place
+            frame.data[frame.key] = value
+        frame.key, frame.has_key = None, False
+
+    def _path(self) -> Path:
+        """The path of the innermost open mapping or list."""
+        return tuple(cast("str | int", frame.part) for frame in self._frames[1:] if frame.part is not None)
+
+    def _here(self) -> Path:
+        """The part of the value that comes next."""
+        frame = self._frames[-1] if self._frames else None
+        if frame is None:
+            return ()
+        if isinstance(frame.data, list):
+            return (len(frame.data),)
+        return () if frame.key is None else (frame.key,)
+
+    def _complain(self, event: Any, message: str, *parts: str) -> None:
+        path = (*self._path(), *(parts or self._here()))
+        line, column = _place(event)
+        self.problems.append(Problem(self._name, line, column, f"{written(path)}: {message}" if path else message))
+
+
+def _place(event: Any) -> tuple[int, int]:
+    return event.start_mark.line + 1, event.start_mark.column + 1
+
+
+def _short(tag: str) -> str:
+    return tag.replace("tag:yaml.org,2002:", "!!")

@@ -1,0 +1,57 @@
+"""What is wrong with a rules.yaml: every problem has its place, and all of them are told at once.
+
+A problem says where it stands in the file and in the structure, what is wrong, and what to write instead.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Path = tuple[str | int, ...]
+
+SHOWN = 200
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One thing that is wrong. Line and column count from 1, the column in characters; line 0 means the file as a whole."""
+
+    file: str
+    line: int
+    column: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}: {self.message}" if self.line else f"{self.file}: {self.message}"
+
+
+class RulesError(Exception):
+    """The rules cannot be used. `problems` in the order of the file, at most 200 and then how many more; str() is one line each."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        shown = tuple(problems[:SHOWN])
+        if len(problems) > SHOWN:
+            shown += (Problem(shown[-1].file, 0, 0, f"and {len(problems) - SHOWN} more"),)
+        self.problems = shown
+        super().__init__(shown)
+
+    def __str__(self) -> str:
+        return "\n".join(str(problem) for problem in self.problems)
+
+
+class RulesUnreadableError(RulesError):
+    """There is no file to read: missing, no regular file, or no permission."""
+
+
+def written(path: Path) -> str:
+    """A path for people: `RuleSets.default[0].Actions[1].S3Action.BucketName`."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += ("." if text else "") + (part if re.fullmatch(r"[\w-]+", part) else json.dumps(part, ensure_ascii=False))
+    return text

@@ -1,0 +1,24 @@
+"""StopAction: ends the evaluation of the rule set (SES "Stop rule set action")."""
+
+from __future__ import annotations
+
+from inbound.decide.engine import Step, own_flow
+from inbound.decide.rules import Stop
+from inbound.deliver.actions import Performed
+from inbound.deliver.aws import Aws
+from inbound.deliver.work import Work
+
+
+class End:
+    """Touches nothing; its flow is what it does."""
+
+    model = Stop
+
+    def sink(self, action: Stop) -> str:  # noqa: ARG002  # the protocol's signature
+        return ""
+
+    async def perform(self, step: Step, work: Work, aws: Aws) -> Performed:  # noqa: ARG002  # the protocol's signature
+        return Performed(own_flow(step.action))
+
+
+ACTION = End()

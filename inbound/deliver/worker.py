@@ -1,0 +1,352 @@
+"""The worker: takes an entry, walks the engine, performs each step, records how it went, and defers or gives up visibly.
+
+A step's outcome is committed before the next step with a side effect runs, so a crash repeats one step at most. The recorded flows
+of an entry drive the engine again when it is resumed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+
+from inbound.accept.spool import Entry, Outcome, Spool, SpoolError, State, StepRecord, Update
+from inbound.assess.verdicts import Assessment
+from inbound.decide.engine import Disposition, Flow, Mail, Step, StopScope, evaluate
+from inbound.decide.rules import RuleSet
+from inbound.deliver import actions
+from inbound.deliver.actions import Performed
+from inbound.deliver.aws import Aws
+from inbound.deliver.notification import SNS_SUBJECT
+from inbound.deliver.retry import Schedule
+from inbound.deliver.sinks import MessageFailed, MessageRefused, SinkBusy, SinkClosed, SinkDown, SinkFailure, Sinks
+from inbound.deliver.work import Work
+from inbound.log import Event, Log
+
+ACTION = "action"
+TOPIC = "topic"
+IN_HAND = 512  # messages worked at once; what comes beyond is read back from the spool
+LOOK = 1.0  # seconds between looks for entries that are due, or that someone asked to retry
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How the worker treats messages: who we are, when to retry, what to keep."""
+
+    hostname: str
+    authserv_id: str
+    schedule: Schedule
+    stop_scope: StopScope = StopScope.RECIPIENTS
+    keep_content: bool = False
+
+
+class StepStopped(Exception):
+    """The walk ends here for now: the message is deferred or dead as `update` says."""
+
+    def __init__(self, update: Update) -> None:
+        super().__init__(update.error)
+        self.update = update
+
+
+class Worker:
+    """Works entries: those just accepted, from memory, and those that come due."""
+
+    def __init__(self, spool: Spool, aws: Aws, terms: Terms, log: Log, *, clock: Callable[[], float] = time.time) -> None:
+        self._spool = spool
+        self._aws = aws
+        self._terms = terms
+        self._log = log
+        self._clock = clock
+        self.sinks = Sinks(self._release, log)
+        self._rule_sets: dict[str, RuleSet] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._wake = asyncio.Event()
+        self._feeder: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    # --- taking ---
+
+    def know(self, rule_set: RuleSet) -> None:
+        """A revision that messages may name from now on, so that it need not be read from the spool."""
+        self._rule_sets[rule_set.revision] = rule_set
+        while len(self._rule_sets) > 16:
+            del self._rule_sets[next(iter(self._rule_sets))]
+
+    @property
+    def has_room(self) -> bool:
+        """May a message just accepted be worked from memory?"""
+        return len(self._tasks) < IN_HAND and not self._stopping
+
+    def take(self, entry: Entry) -> None:
+        """Work an entry that is leased to this process."""
+        task = asyncio.get_running_loop().create_task(self._work(entry))
+        self._tasks[entry.id] = task
+        task.add_done_callback(lambda _: self._ended(entry.id))
+
+    def _ended(self, entry_id: str) -> None:
+        self._tasks.pop(entry_id, None)
+        if len(self._tasks) == IN_HAND // 2:
+            self._wake.set()
+
+    def wake(self) -> None:
+        """Look for due entries now."""
+        self._wake.set()
+
+    async def start(self) -> None:
+        """Begin with what waits: due entries at once, and one message to each sink that was down."""
+        for name in await self._spool.waiting():
+            self.sinks.expect(name)
+        self._feeder = asyncio.create_task(self._feed())
+
+    async def stop(self, seconds: float) -> None:
+        """Take nothing more; let what is in hand finish within `seconds`. The rest is worked after the next start."""
+        self._stopping = True
+        if self._feeder:
+            self._feeder.cancel()
+            await asyncio.gather(self._feeder, return_exceptions=True)
+        await self.sinks.stop()
+        if self._tasks:
+            await asyncio.wait(list(self._tasks.values()), timeout=seconds)
+        for task in list(self._tasks.values()):
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def settled(self, entry_id: str, seconds: float) -> None:
+        """Return when the message is not in hand any more, or after `seconds`."""
+        task = self._tasks.get(entry_id)
+        if task is not None:
+            await asyncio.wait((task,), timeout=seconds)
+
+    async def idle(self) -> None:
+        """Return when nothing is in hand. For tests."""
+        while self._tasks:
+            await asyncio.wait(list(self._tasks.values()))
+
+    async def _feed(self) -> None:
+        """Claim due entries, oldest first, while there is room."""
+        while True:
+            self._wake.clear()
+            room = IN_HAND - len(self._tasks)
+            if room < IN_HAND // 4:
+                await self._wake.wait()
+                continue
+            wait = LOOK
+            try:
+                entries = await self._spool.claim(self._clock(), room)
+                for entry in entries:
+                    self.take(entry)
+                if len(entries) == room:
+                    continue
+                due = await self._spool.next_due()
+                wait = LOOK if due is None else min(LOOK, max(0.0, due - self._clock()) + 0.001)
+            except SpoolError as error:
+                self._log.error(Event.SPOOL_FAILED, error=str(error))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), wait)
+
+    async def _release(self, sink: str, limit: int) -> int:
+        try:
+            released = await self._spool.release(sink, self._clock(), limit)
+        except SpoolError as error:
+            self._log.error(Event.SPOOL_FAILED, error=str(error))
+            return 0
+        self._wake.set()
+        return released
+
+    # --- working ---
+
+    async def _work(self, entry: Entry) -> None:
+        try:
+            update = await self._walk(entry)
+        except StepStopped as stopped:
+            update = stopped.update
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            self._log.exception(Event.WORKER_FAILED, id=entry.id, error=repr(error))
+            update = self._later(entry, f"internal error: {error!r}")
+        await self._commit(entry, update, lazy=update.state is State.DONE)
+        self._tell(entry, update)
+
+    async def _walk(self, entry: Entry) -> Update:
+        """Drive the engine to its end. Raises StepStopped when the message has to wait or is dead."""
+        rule_set = await self._rule_set(entry.envelope.revision)
+        work = self._begin(entry)
+        mail = Mail(entry.envelope.forward_paths, entry.envelope.tls is not None, self._terms.stop_scope)
+        record = Record(entry)
+        engine = evaluate(rule_set, mail)
+        disposition = await self._steps(engine, entry, work, record)
+        return Update(
+            steps=record.pending, state=State.DONE, finished=self._clock(), disposition=disposition, error="", sink="",
+            assessment=work.assessment.to_json() if not entry.assessment else None, drop_content=not self._terms.keep_content,
+        )
+
+    def _begin(self, entry: Entry) -> Work:
+        assessment = Assessment.from_json(entry.assessment) if entry.assessment else Assessment()
+        return Work(entry.envelope, assessment, hostname=self._terms.hostname, authserv_id=self._terms.authserv_id, clock=self._clock)
+
+    async def _steps(self, engine: Generator[Step, Flow, Disposition], entry: Entry, work: Work, record: Record) -> Disposition:
+        try:
+            step = next(engine)
+            while True:
+                flow = await self._step(step, entry, work, record)
+                topic = step.action.TopicArn
+                if topic and actions.of(step).sink(step.action) != f"sns:{topic}":
+                    await self._part(TOPIC, step, entry, work, record)
+                step = engine.send(flow)
+        except StopIteration as end:
+            disposition: Disposition = end.value
+            return disposition
+
+    async def _step(self, step: Step, entry: Entry, work: Work, record: Record) -> Flow:
+        if actions.of(step).sink(step.action):
+            return await self._part(ACTION, step, entry, work, record)
+        performed = await actions.of(step).perform(step, work, self._aws)
+        if record.flow(step, ACTION) is None:
+            record.add(self._outcome(ACTION, step, "", 1, self._clock(), Outcome.DONE, performed))
+        return performed.flow
+
+    async def _part(self, part: str, step: Step, entry: Entry, work: Work, record: Record) -> Flow:
+        """The action itself or its notification: skipped when recorded as done, else performed and recorded."""
+        done = record.flow(step, part)
+        if done is not None:
+            return done
+        if record.has_effects:
+            await self._commit(entry, Update(steps=record.take()), lazy=False)
+        if work.content is None:
+            work.content = await self._spool.content(entry.id)
+        sink = f"sns:{step.action.TopicArn}" if part == TOPIC else actions.of(step).sink(step.action)
+        attempt = record.attempts(step, part) + 1
+        started = self._clock()
+        clock = time.perf_counter()
+        try:
+            async with self.sinks.call(sink):
+                started, clock = self._clock(), time.perf_counter()
+                performed = await (self._publish(step, work) if part == TOPIC else actions.of(step).perform(step, work, self._aws))
+        except (SinkClosed, SinkBusy) as error:
+            raise StepStopped(self._parked(entry, sink, error, record)) from error
+        except SinkFailure as error:
+            final = isinstance(error, MessageRefused)
+            failed = self._outcome(part, step, sink, attempt, started, Outcome.FINAL if final else Outcome.FAILED, error=str(error), clock=clock)
+            record.add(failed)
+            raise StepStopped(self._failed(entry, error, sink, record)) from error
+        record.add(self._outcome(part, step, sink, attempt, started, Outcome.DONE, performed, clock=clock), effect=True)
+        return performed.flow
+
+    async def _publish(self, step: Step, work: Work) -> Performed:
+        topic = step.action.TopicArn or ""
+        published = await self._aws.publish(topic, SNS_SUBJECT, work.notification(step, with_content=False))
+        return Performed(detail={"topic": topic, "messageId": published.message_id})
+
+    def _outcome(self, part: str, step: Step, sink: str, attempt: int, started: float, outcome: Outcome, performed: Performed | None = None, *,
+                 error: str = "", clock: float | None = None) -> StepRecord:
+        milliseconds = 0 if clock is None else round((time.perf_counter() - clock) * 1000)
+        return StepRecord(
+            rule=step.rule.Name, index=step.index, part=part, digest=step.digest, attempt=attempt, started=started, milliseconds=milliseconds,
+            outcome=outcome, flow=performed.flow if performed else "", sink=sink, error=error[:2000], detail=performed.detail if performed else {},
+        )
+
+    # --- ending ---
+
+    def _failed(self, entry: Entry, error: SinkFailure, sink: str, record: Record) -> Update:
+        if isinstance(error, MessageRefused):
+            return Update(steps=record.take(), state=State.DEAD, finished=self._clock(), error=str(error), sink="")
+        down = sink if isinstance(error, SinkDown) and not isinstance(error, MessageFailed) else ""
+        return self._later(entry, f"{sink}: {error}", sink=down, record=record)
+
+    def _parked(self, entry: Entry, sink: str, error: Exception, record: Record) -> Update:
+        """The call was not made: no attempt is counted; the sink's recovery or a free slot releases the message."""
+        now = self._clock()
+        deadline = entry.since + self._terms.schedule.give_up_after
+        busy = isinstance(error, SinkBusy)
+        if now >= deadline and not busy:
+            return Update(steps=record.take(), state=State.DEAD, finished=now, error=f"{sink}: {error}", sink="")
+        due = now + 5.0 if busy else min(now + self._terms.schedule.maximum, max(deadline, now + 1.0))
+        return Update(steps=record.take(), state=State.DEFERRED, due=due, sink=sink, error="" if busy else f"{sink}: {error}")
+
+    def _later(self, entry: Entry, error: str, *, sink: str = "", record: Record | None = None) -> Update:
+        now = self._clock()
+        steps = record.take() if record else ()
+        attempts = entry.attempts + 1
+        due = self._terms.schedule.next_attempt(attempts, now=now, since=entry.since, dice=random.random())  # noqa: S311  # jitter
+        if due is None:
+            return Update(steps=steps, state=State.DEAD, finished=now, error=error, sink="", attempts=attempts)
+        return Update(steps=steps, state=State.DEFERRED, due=due, error=error, sink=sink, attempts=attempts)
+
+    async def _commit(self, entry: Entry, update: Update, *, lazy: bool) -> None:
+        """Record what happened. What was done cannot be undone, so trouble with the spool is waited out here."""
+        wait = 0.1
+        while True:
+            try:
+                await self._spool.update(entry.id, update, lazy=lazy)
+                return
+            except KeyError:
+                return  # someone dropped it
+            except SpoolError as error:
+                self._log.error(Event.SPOOL_FAILED, id=entry.id, error=str(error))
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, 10.0)
+
+    def _tell(self, entry: Entry, update: Update) -> None:
+        now = self._clock()
+        if update.state is State.DONE:
+            self._log.info(Event.MESSAGE_DONE, id=entry.id, disposition=update.disposition or "", seconds=round(now - entry.envelope.received_at, 3))
+        elif update.state is State.DEFERRED and update.error:
+            self._log.warning(Event.MESSAGE_DEFERRED, id=entry.id, error=update.error, retry_in=round((update.due or now) - now, 1))
+        elif update.state is State.DEAD:
+            self._log.error(Event.MESSAGE_DEAD, id=entry.id, error=update.error, retry=f"inbound queue retry {entry.id}")
+
+    async def _rule_set(self, revision: str) -> RuleSet:
+        found = self._rule_sets.get(revision)
+        if found is None:
+            text = await self._spool.revision(revision)
+            if text is None:
+                raise LookupError(f"the spool does not hold rule set revision {revision}")
+            found = RuleSet.model_validate_json(text)
+            self.know(found)
+        return found
+
+
+class Record:
+    """The step records of one entry: those in the spool, and those still to be committed."""
+
+    def __init__(self, entry: Entry) -> None:
+        self._known: dict[tuple[str, int, str], StepRecord] = {}
+        self._attempts: dict[tuple[str, int, str], int] = {}
+        self.pending: list[StepRecord] = []
+        self.has_effects = False
+        for step in entry.steps:
+            self._remember(step)
+
+    def flow(self, step: Step, part: str) -> Flow | None:
+        """The recorded flow of a step that is done, or None. Raises LookupError when the record is of another rule's step."""
+        found = self._known.get((step.rule.Name, step.index, part))
+        if found is None:
+            return None
+        if found.digest != step.digest:
+            raise LookupError(f"the record of rule {step.rule.Name!r}, action {step.index} is of another revision")
+        return Flow(found.flow)
+
+    def attempts(self, step: Step, part: str) -> int:
+        """How often it was tried."""
+        return self._attempts.get((step.rule.Name, step.index, part), 0)
+
+    def add(self, record: StepRecord, *, effect: bool = False) -> None:
+        """Keep a record until the next commit; `effect` asks for one before the next side effect."""
+        self.pending.append(record)
+        self.has_effects = self.has_effects or effect
+        self._remember(record)
+
+    def take(self) -> list[StepRecord]:
+        """The records to commit now."""
+        taken, self.pending, self.has_effects = self.pending, [], False
+        return taken
+
+    def _remember(self, record: StepRecord) -> None:
+        key = (record.rule, record.index, record.part)
+        self._attempts[key] = max(record.attempt, self._attempts.get(key, 0))
+        if record.outcome is Outcome.DONE:
+            self._known[key] = replace(record)

@@ -1,0 +1,73 @@
+"""The HTTP server: health for load balancers, and the route of a message for `inbound send` and people's own tools."""
+
+from __future__ import annotations
+
+import re
+
+from aiohttp import web
+
+from inbound.accept.spool import SpoolError, State
+from inbound.decide.rules import RuleSet
+from inbound.deliver.trace import trace
+from inbound.service import Service
+from inbound.settings import Address, SettingsError
+
+SERVICE = web.AppKey("service", Service)
+LONGEST_WAIT = 60.0
+
+
+async def serve_http(service: Service, address: Address) -> web.AppRunner:
+    """Serve on the address; the caller cleans the runner up. Raises SettingsError when the address is taken."""
+    app = web.Application()
+    app[SERVICE] = service
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/messages/{id}", message)])
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, address.host or None, address.port).start()
+    except OSError as error:
+        await runner.cleanup()
+        raise SettingsError(f"cannot listen on {address} (HTTP): {error.strerror or error}; choose another with INBOUND_HTTP_LISTEN") from None
+    return runner
+
+
+async def healthz(_request: web.Request) -> web.Response:
+    """200 while the process lives."""
+    return web.json_response({"status": "ok"})
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """200 while mail is accepted, else 503 with the reason."""
+    service = request.app[SERVICE]
+    if not service.ready:
+        return web.json_response({"status": "draining"}, status=503)
+    try:
+        counts = await service.spool.counts()
+    except SpoolError as error:
+        return web.json_response({"status": "spool failed", "error": str(error)}, status=503)
+    return web.json_response({"status": "ready", "revision": service.rules.current.rule_set.revision, "spool": {str(k): v for k, v in counts.items()}})
+
+
+async def message(request: web.Request) -> web.Response:
+    """The trace of one message; `?wait=SECONDS` waits until it is done, dead or deferred."""
+    service = request.app[SERVICE]
+    message_id = request.match_info["id"]
+    if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", message_id):
+        raise web.HTTPNotFound
+    entry = await service.spool.get(message_id)
+    if entry is None:
+        return web.json_response({"error": "no such message"}, status=404)
+    if entry.state is State.ACTIVE:
+        await service.worker.settled(message_id, _wait(request))
+        entry = await service.spool.get(message_id) or entry
+    rules = await service.spool.revision(entry.envelope.revision)
+    return web.json_response(trace(entry, RuleSet.model_validate_json(rules) if rules else None))
+
+
+def _wait(request: web.Request) -> float:
+    try:
+        return min(LONGEST_WAIT, max(0.0, float(request.query.get("wait", "0"))))
+    except ValueError:
+        raise web.HTTPBadRequest(text="wait is a number of seconds") from None
+
+

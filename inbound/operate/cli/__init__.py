@@ -1,0 +1,71 @@
+"""The `inbound` command. Each command is a file of its own here, loaded only when it is called, so that `inbound check` stays quick.
+
+Exit codes: 0 done, 1 the thing checked is wrong, 2 usage or settings. One clear line, never a traceback.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from inbound import __version__
+
+COMMANDS = {
+    "dev": "Run everything on this machine: SMTP, rules, and a local AWS to look at.",
+    "serve": "Run the service: settings from the environment, real AWS or any endpoint.",
+    "send": "Send a test message, and tell its route when the service is a local dev.",
+    "check": "Validate the rule file.",
+    "queue": "Look at the spool: what waits, what is dead, what happened to a message.",
+}
+
+
+class Commands(click.Group):
+    """Finds a command in the module of its name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # click's signature
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"inbound.operate.cli.{cmd_name}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # click's signature
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="inbound")
+def cli() -> None:
+    """Receive email and route it by Amazon SES receipt rules.
+
+    \b
+    First minute:
+      inbound dev                              in one terminal
+      inbound send --to support@example.com    in another
+    """
+
+
+def main() -> None:
+    """Entry point of the `inbound` script."""
+    from inbound.settings import SettingsError  # noqa: PLC0415  # pydantic-settings is slow to import; --help need not pay
+
+    try:
+        cli(prog_name="inbound")
+    except SettingsError as error:
+        fail(str(error))
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+
+
+def fail(message: str, code: int = 2) -> None:
+    """Print `inbound: message` to stderr and exit."""
+    for line in message.splitlines():
+        click.echo(f"inbound: {line}", err=True)
+    sys.exit(code)

@@ -1,0 +1,195 @@
+"""`inbound queue`: the spool, from beside a running service or without one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from inbound.operate.cli import fail
+
+T = TypeVar("T")
+STATES = ("active", "deferred", "dead", "done")
+
+
+def data_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--data DIR`."""
+    return click.option("--data", type=click.Path(path_type=Path), default=Path("var"), envvar="INBOUND_DATA", show_default=True,
+                        help="The data folder of the service.")(command)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group()
+def queue() -> None:
+    """Look at the spool: what waits, what is dead, what happened to a message."""
+
+
+def visit(data: Path, look: Callable[[Any], Awaitable[T]]) -> T:
+    """Run `look` on the spool of a data folder. Ends the command with one line when there is none."""
+    from inbound.accept.spool import SpoolError  # noqa: PLC0415  # --help need not pay for it
+    from inbound.accept.spool.sqlite import SqliteSpool  # noqa: PLC0415
+
+    async def go() -> T:
+        spool = SqliteSpool(data / "spool", visitor=True)
+        await spool.start()
+        try:
+            return await look(spool)
+        finally:
+            await spool.stop()
+
+    try:
+        return asyncio.run(go())
+    except FileNotFoundError:
+        fail(f"there is no spool in {data}; name the data folder of the service with --data DIR")
+    except SpoolError as error:
+        fail(str(error))
+    raise AssertionError("fail does not return")
+
+
+@queue.command("list")
+@click.option("--state", "states", multiple=True, type=click.Choice(STATES), help="Only these states; default: all but done.")
+@click.option("--limit", default=1000, show_default=True, type=click.IntRange(1))
+@data_option
+@json_option
+def list_(states: tuple[str, ...], limit: int, data: Path, as_json: bool) -> None:
+    """List entries, oldest first, and how many there are of each state."""
+    from inbound.accept.spool import Query, State  # noqa: PLC0415  # --help need not pay for it
+
+    wanted = [State(s) for s in states or STATES[:3]]
+
+    async def look(spool: Any) -> tuple[list[Any], dict[Any, int]]:
+        return await spool.find(Query(states=wanted, limit=limit)), await spool.counts()
+
+    entries, counts = visit(data, look)
+    if as_json:
+        click.echo(json.dumps({"counts": {str(k): v for k, v in counts.items()}, "entries": [fact(e) for e in entries]}, indent=2))
+        return
+    now = time.time()
+    for entry in entries:
+        age = human(now - entry.envelope.received_at)
+        sender = entry.envelope.reverse_path or "<>"
+        when = f"retry in {human(entry.due - now)}" if entry.state == "deferred" else ""
+        click.echo(f"{entry.id}  {entry.state:<8}  {age:>5}  {entry.size:>9}  {sender} -> {', '.join(entry.envelope.forward_paths)}  {when}".rstrip())
+        if entry.error:
+            click.echo(f"    {printable(entry.error)}")
+    click.echo(", ".join(f"{counts[State(s)]} {s}" for s in STATES))
+
+
+@queue.command()
+@click.argument("message_id")
+@data_option
+@json_option
+def show(message_id: str, data: Path, as_json: bool) -> None:
+    """Show one message: session, verdicts, what each rule did and each attempt, and the outline of its parts."""
+    from inbound.assess.message import bounded_outline  # noqa: PLC0415  # --help need not pay for it
+    from inbound.decide.rules import RuleSet  # noqa: PLC0415
+    from inbound.deliver.trace import trace  # noqa: PLC0415
+    from inbound.operate.cli.route import render  # noqa: PLC0415
+
+    async def look(spool: Any) -> tuple[Any, str | None, Any]:
+        entry = await spool.get(message_id)
+        if entry is None:
+            return None, None, None
+        outline = None
+        if entry.has_content:
+            outline = await asyncio.to_thread(bounded_outline, await spool.content(message_id))
+        return entry, await spool.revision(entry.envelope.revision), outline
+
+    entry, text, outline = visit(data, look)
+    if entry is None:
+        fail(f"no message {message_id} in the spool of {data}", 1)
+    found = trace(entry, RuleSet.model_validate_json(text) if text else None)
+    found["outline"] = outline_json(outline)
+    if as_json:
+        click.echo(json.dumps(found, indent=2, ensure_ascii=True))
+    else:
+        click.echo(render(found, whole=True))
+
+
+@queue.command()
+@click.argument("message_ids", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every dead letter.")
+@data_option
+@json_option
+def retry(message_ids: tuple[str, ...], everything: bool, data: Path, as_json: bool) -> None:
+    """Try messages again at once: dead letters with a fresh retry time, and those that wait. A running service takes them within a second."""
+    chosen = _choose(message_ids, everything, data)
+    done = visit(data, lambda spool: spool.retry(chosen, time.time()))
+    _report(chosen, done, "will be tried again", "is neither dead nor waiting", as_json=as_json)
+
+
+@queue.command()
+@click.argument("message_ids", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every dead letter.")
+@data_option
+@json_option
+def drop(message_ids: tuple[str, ...], everything: bool, data: Path, as_json: bool) -> None:
+    """Remove messages with content and trace, for ever."""
+    chosen = _choose(message_ids, everything, data)
+    done = visit(data, lambda spool: spool.drop(chosen))
+    _report(chosen, done, "is gone", "is not there, or is being worked just now", as_json=as_json)
+
+
+def _choose(message_ids: tuple[str, ...], everything: bool, data: Path) -> list[str]:
+    from inbound.accept.spool import Query, State  # noqa: PLC0415  # --help need not pay for it
+
+    if everything == bool(message_ids):
+        fail("name message ids, or --all for every dead letter")
+    if not everything:
+        return list(message_ids)
+    dead = visit(data, lambda spool: spool.find(Query(states=[State.DEAD], limit=1_000_000)))
+    return [entry.id for entry in dead]
+
+
+def _report(chosen: list[str], done: list[str], did: str, did_not: str, *, as_json: bool) -> None:
+    missed = [i for i in chosen if i not in set(done)]
+    if as_json:
+        click.echo(json.dumps({"done": done, "not_done": missed}))
+    else:
+        for message_id in done:
+            click.echo(f"{message_id} {did}")
+        for message_id in missed:
+            click.echo(f"inbound: {message_id} {did_not}", err=True)
+    if missed:
+        raise SystemExit(1)
+
+
+def fact(entry: Any) -> dict[str, Any]:
+    """One entry of the list as JSON."""
+    return {
+        "id": entry.id, "state": str(entry.state), "received": stamp(entry.envelope.received_at), "size": entry.size,
+        "sender": entry.envelope.reverse_path, "recipients": list(entry.envelope.forward_paths), "attempts": entry.attempts,
+        "due": stamp(entry.due) if entry.state == "deferred" else None, "sink": entry.sink, "error": entry.error, "revision": entry.envelope.revision,
+    }
+
+
+def outline_json(outline: Any) -> Any:
+    """The outline of a message's parts as JSON; a reason in words where it could not be made."""
+    return outline.to_json() if hasattr(outline, "to_json") else None if outline is None else str(outline)
+
+
+def stamp(seconds: float) -> str:
+    """RFC 3339, UTC, with milliseconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def human(seconds: float) -> str:
+    """A time span in its largest unit: 42s, 17m, 3h, 2d."""
+    seconds = max(0.0, seconds)
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{seconds:.0f}s"
+
+
+def printable(text: str) -> str:
+    """One line without control characters, for a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -1,0 +1,66 @@
+"""Runs a service in the foreground: HTTP beside it, signals, exit codes. `serve` and `dev` both end here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+
+from inbound import log
+from inbound.accept.spool import SpoolError
+from inbound.decide.load import RulesError
+from inbound.operate.api import serve_http
+from inbound.operate.cli import fail
+from inbound.service import Service, event_loop_runner
+from inbound.settings import Settings, SettingsError
+
+Around = Callable[[Settings], AbstractAsyncContextManager[Service]]
+
+
+@contextlib.asynccontextmanager
+async def plain(settings: Settings) -> AsyncIterator[Service]:
+    """The service alone."""
+    yield Service(settings, log.get())
+
+
+def run(settings: Settings, around: Around = plain, started: Callable[[Service], None] = lambda _: None) -> None:
+    """Run until SIGTERM or SIGINT, drain, exit 0. A second signal ends at once. Exit 1 for broken rules, 2 for settings."""
+    try:
+        with event_loop_runner() as runner:
+            runner.run(_run(settings, around, started))
+    except RulesError as error:
+        for line in str(error).splitlines():
+            print(line, file=sys.stderr)
+        sys.exit(1)
+    except (SettingsError, SpoolError) as error:
+        fail(str(error))
+
+
+async def _run(settings: Settings, around: Around, started: Callable[[Service], None]) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, _signalled, stop)
+    async with around(settings) as service, contextlib.AsyncExitStack() as stack:
+        starting = asyncio.create_task(service.start())
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            return
+        await starting
+        stack.push_async_callback(service.stop)
+        http = await serve_http(service, settings.http_listen)
+        stack.push_async_callback(http.cleanup)
+        started(service)
+        await stopping
+
+
+def _signalled(stop: asyncio.Event) -> None:
+    if stop.is_set():
+        os._exit(1)
+    stop.set()

@@ -1,0 +1,182 @@
+"""The composition root: builds every port, starts them in order, drains and stops them. Nothing else constructs I/O objects."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Iterator
+
+from inbound.accept.listener import Listener, bind
+from inbound.accept.policy import Limits
+from inbound.accept.spool import Spool, SpoolError
+from inbound.accept.spool.sqlite import SqliteSpool
+from inbound.decide.engine import StopScope
+from inbound.decide.load import Loaded, RulesError
+from inbound.decide.rules import RuleSet
+from inbound.decide.watch import RuleBook
+from inbound.deliver.aws import Access, Aws, Boto3
+from inbound.deliver.intake import SpoolIntake
+from inbound.deliver.retry import Schedule
+from inbound.deliver.worker import Terms, Worker
+from inbound.log import Event, Log
+from inbound.settings import Address, Settings, SettingsError
+
+SWEEP = 60.0  # seconds between looks for traces whose time is over
+LISTENER_DRAIN = 15.0  # seconds that transactions have to finish at a stop
+WORKER_DRAIN = 10.0  # seconds that messages in hand have
+
+OnRules = Callable[[RuleSet], Awaitable[None]]
+
+
+async def _nothing(_rules: RuleSet) -> None:
+    return None
+
+
+class Service:
+    """One process that receives mail. `on_rules` is awaited before a revision takes effect; it may refuse it by raising."""
+
+    def __init__(self, settings: Settings, log: Log, *, access: Access | None = None, aws: Aws | None = None, on_rules: OnRules = _nothing,
+                 production: bool = True) -> None:
+        self.settings = settings
+        self.log = log
+        self.production = production
+        self.tls = tls_context(settings)
+        self.spool: Spool = SqliteSpool(settings.spool)
+        self.aws: Aws = aws or Boto3(access)
+        self.worker = Worker(self.spool, self.aws, terms(settings), log)
+        self.rules = RuleBook(settings.rules, on_load=self._adopt, on_error=self._rejected, tls=self.tls is not None or not production)
+        self.intake = SpoolIntake(self.spool, self.worker, lambda: self.rules.current.rule_set, log, tls_works=self.tls is not None)
+        self.listener = Listener(self.intake, log, hostname=settings.hostname, limits=limits(settings), tls=self.tls)
+        self.addresses: list[Address] = []
+        self.ready = False
+        self._on_rules = on_rules
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Load the rules, open the spool, begin with what waits, listen. Raises RulesError, SpoolError, SettingsError; then nothing runs."""
+        await self.rules.read()
+        sockets = self._bind()
+        try:
+            await self.spool.start()
+        except BaseException:
+            for sock in sockets:
+                sock.close()
+            raise
+        await self.rules.adopt()
+        counts = await self.spool.counts()
+        waiting = {str(state): count for state, count in counts.items() if count and state != "done"}
+        if waiting:
+            self.log.info(Event.SPOOL_RECOVERED, **waiting)
+        await self.worker.start()
+        await self.listener.open(sockets)
+        self._tasks = [asyncio.create_task(self.rules.watch()), asyncio.create_task(self._sweep())]
+        self.ready = True
+        self.log.info(Event.SERVICE_STARTED, smtp=[str(a) for a in self.addresses], hostname=self.settings.hostname,
+                      rules=str(self.settings.rules), revision=self.rules.current.rule_set.revision, data=str(self.settings.data))
+        self._warn()
+
+    async def stop(self) -> None:
+        """Drain: idle sessions get 421, transactions and messages in hand are finished, leases given back."""
+        self.ready = False
+        self.log.info(Event.SERVICE_DRAINING)
+        await self.listener.drain(LISTENER_DRAIN)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.worker.stop(WORKER_DRAIN)
+        await self.aws.close()
+        await self.spool.stop()
+        self.log.info(Event.SERVICE_STOPPED)
+
+    def _bind(self) -> list[socket.socket]:
+        sockets: list[socket.socket] = []
+        for host, port in self.settings.listen:
+            try:
+                sockets += bind(host, port)
+            except OSError as error:
+                for sock in sockets:
+                    sock.close()
+                raise SettingsError(f"cannot listen on {Address(host, port)}: {error.strerror or error}; choose another with INBOUND_LISTEN") from None
+        self.addresses = [Address(*sock.getsockname()[:2]) for sock in sockets]
+        return sockets
+
+    async def _adopt(self, loaded: Loaded) -> None:
+        """Before a revision takes effect: keep its text where a restart finds it, and let `inbound dev` create what it names."""
+        rule_set = loaded.rule_set
+        await self.spool.keep_revision(rule_set.revision, rule_set.text)
+        await self._on_rules(rule_set)
+        self.worker.know(rule_set)
+        self.log.info(Event.RULES_LOADED, file=str(self.settings.rules), rule_set=rule_set.name or "", rules=len(rule_set.rules),
+                      revision=rule_set.revision)
+        for warning in loaded.warnings:
+            self.log.warning(Event.SERVICE_WARNING, warning=str(warning))
+
+    async def _rejected(self, error: RulesError) -> None:
+        self.log.error(Event.RULES_REJECTED, file=str(self.settings.rules), errors=str(error).splitlines(),
+                       kept=self.rules.current.rule_set.revision)
+
+    def _warn(self) -> None:
+        rule_set = self.rules.current.rule_set
+        if rule_set.name is None:
+            self.log.warning(Event.SERVICE_WARNING, warning="no rule set is active: every recipient is refused")
+        elif self.production and any(rule.Enabled and rule.ScanEnabled for rule in rule_set.rules):
+            self.log.warning(Event.SERVICE_WARNING, warning="ScanEnabled is set, but no scanner is configured: the spam and virus verdicts are GRAY")
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP)
+            now = time.time()
+            try:
+                await self.spool.sweep(finished_before=now - self.settings.retain, content_before=now - self.settings.retain_content,
+                                       keep_revisions=[self.rules.current.rule_set.revision])
+            except SpoolError as error:
+                self.log.error(Event.SPOOL_FAILED, error=str(error))
+
+
+def limits(settings: Settings) -> Limits:
+    """The listener's limits."""
+    return Limits(
+        message_size=settings.max_message_size, recipients=settings.max_recipients, connections=settings.max_connections,
+        connections_per_client=settings.max_connections_per_client, errors=settings.max_errors, hops=settings.max_hops,
+        command_timeout=settings.command_timeout, data_timeout=settings.data_timeout, min_data_rate=settings.min_data_rate,
+        trusted=settings.trusted,
+    )
+
+
+def terms(settings: Settings) -> Terms:
+    """The worker's terms."""
+    return Terms(
+        hostname=settings.hostname, authserv_id=settings.authentication_id,
+        schedule=Schedule(settings.retry_min, settings.retry_max, settings.retry_for),
+        stop_scope=StopScope(settings.stop_scope), keep_content=settings.retain_content > 0,
+    )
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """TLS 1.2 and up with the configured certificate, or None. Raises SettingsError."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(f"INBOUND_TLS_CERT, INBOUND_TLS_KEY: {settings.tls_cert} and {settings.tls_key} are not a certificate and its key "
+                            f"in PEM form: {error}") from None
+    return context
+
+
+@contextlib.contextmanager
+def event_loop_runner() -> Iterator[asyncio.Runner]:
+    """An asyncio runner on uvloop where it exists."""
+    try:
+        import uvloop  # noqa: PLC0415  # not on every platform
+    except ImportError:
+        factory = None
+    else:
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        yield runner
