@@ -1,4 +1,5 @@
-"""What a test needs beyond Python: missing, the test is skipped with the reason, but fails where CI=true, so that CI never passes by not looking.
+"""What a test needs beyond Python. Where it is missing the test is skipped with the reason, but fails where CI=true:
+CI never passes by not looking.
 
 Call these within a test or a fixture: `strace = needs("strace")`.
 """
@@ -24,11 +25,11 @@ def needs(program: str, *, why: str = "") -> str:
 
 
 def needs_module(name: str, *, why: str = "") -> ModuleType:
-    """The imported module `name`; skips the test where it is not installed. A module that is there and broken raises as it would anywhere."""
+    """The imported module `name`; skips the test where it is not installed. One that is there and broken raises as ever."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] != name.split(".")[0]:
+        if error.name is None or error.name.partition(".")[0] != name.partition(".")[0]:
             raise
         missing(f"the module {name} is not installed" + (f": {why}" if why else ""))
 
