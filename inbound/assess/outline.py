@@ -8,16 +8,16 @@ from __future__ import annotations
 import io
 import json
 import resource
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from email.message import Message as MimePart
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from inbound.accept.spool import Content
-from inbound.assess import encoded_words
+from inbound.assess import encoded_words, forged, message
 
 SIZE_LIMIT = 50 * 1024 * 1024
 MEMORY_LIMIT = 1024 * 1024 * 1024
@@ -55,6 +55,10 @@ class Outline:
         """The names of the attachments; an attachment without a name has an empty one."""
         return tuple(part.name for part in self.parts if part.attachment or part.name)
 
+    def to_json(self) -> dict[str, Any]:
+        """A dict of JSON types."""
+        return {**asdict(self), "attachments": self.attachments}
+
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
@@ -62,12 +66,15 @@ class Unreadable:
 
     reason: str
 
+    def __str__(self) -> str:
+        return self.reason
+
 
 def outline(raw: bytes) -> Outline:
     """The outline of a message, by mail-parser. Not bounded: for a process that may die. Raises whatever the parser raises."""
     import mailparser  # noqa: PLC0415  # only this process needs it, and it costs 50 ms
 
-    mail = mailparser.parse_from_bytes(raw)
+    mail = mailparser.parse_from_bytes(_mime_only(raw))
     parts = list(mail.message.walk())
     text = next((text for text in [*mail.text_plain, *mail.text_html] if text.strip()), "")
     return Outline(
@@ -99,12 +106,7 @@ def work(seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
     try:
-        found = outline(sys.stdin.buffer.read())
-        answer: dict[str, Any] = {
-            "parts": [[p.content_type, p.charset, p.size, p.name, p.attachment] for p in found.parts],
-            "omitted": found.omitted,
-            "text": found.text,
-        }
+        answer: dict[str, Any] = asdict(outline(sys.stdin.buffer.read()))
     except MemoryError:
         answer = {"reason": f"the parse took more than {MEMORY_LIMIT // 1024 // 1024} MB of memory"}
     except Exception as error:
@@ -118,14 +120,32 @@ def shown(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
 
 
+def _mime_only(raw: bytes) -> bytes:
+    """The message with only those header fields that say how its body is made: the others are costly to parse and no part of an outline."""
+    if not message.begins_with_field(raw):
+        return b"\r\n" + raw
+    length = forged.header_length(raw)
+    fields = [each for each in message.parse(raw[: message.HEAD]).fields if _tells(each.name)]
+    header = b"".join(b"%b:%b\r\n" % (each.name.encode(), each.raw) for each in fields)
+    return header + (b"" if length is None else raw[length:])
+
+
+def _tells(name: str) -> bool:
+    return name.lower().startswith("content-")
+
+
 def _part(part: MimePart) -> Part:
     payload = None if part.is_multipart() else part.get_payload(decode=True)
+    metadata = MimePart()
+    for name, value in part.raw_items():
+        if _tells(name):
+            metadata[name] = str(value).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return Part(
         content_type=shown(part.get_content_type()),
-        charset=shown(part.get_content_charset("")),
+        charset=shown(metadata.get_content_charset("")),
         size=len(payload) if isinstance(payload, bytes) else 0,
-        name=shown(encoded_words.decode(part.get_filename(""))),
-        attachment=part.get_content_disposition() == "attachment",
+        name=shown(encoded_words.decode(metadata.get_filename(""))),
+        attachment=metadata.get_content_disposition() == "attachment",
     )
 
 
@@ -142,7 +162,8 @@ def _answer(output: bytes, code: int) -> Outline | Unreadable:
     try:
         answer = json.loads(output)
     except ValueError:
-        return Unreadable(f"the parser was stopped by signal {-code}" if code < 0 else f"the parser ended with status {code}")
+        how = f"was stopped ({signal.strsignal(-code)})" if code < 0 else f"ended with status {code}"
+        return Unreadable(f"the parser {how}")
     if "reason" in answer:
         return Unreadable(answer["reason"])
-    return Outline(tuple(Part(*part) for part in answer["parts"]), answer["omitted"], answer["text"])
+    return Outline(tuple(Part(**part) for part in answer["parts"]), answer["omitted"], answer["text"])

@@ -41,7 +41,7 @@ class Rendering:
 
     def open(self) -> BinaryIO:
         """A new seekable reader over all octets, fit for a boto3 Body; the caller closes it."""
-        return cast(BinaryIO, _Reader(self))
+        return cast("BinaryIO", _Reader(self))
 
     def read(self) -> bytes:
         """All octets at once: for small messages."""
@@ -124,7 +124,7 @@ class _Reader(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._checkClosed()  # type: ignore[attr-defined]  # IOBase has it; typeshed does not show it
+        self._checkClosed()
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._rendering.size}[whence]
         if base + offset < 0:
             raise ValueError(f"negative seek position {base + offset}")
@@ -183,7 +183,7 @@ class _Starts(Sequence[int]):
     def __len__(self) -> int:
         return len(self._offsets)
 
-    def __getitem__(self, index: int) -> int:  # type: ignore[override]  # nobody slices it
+    def __getitem__(self, index: int) -> int:  # type: ignore[override]  # nobody takes slices of it
         return self._offsets[index] + index * len(INSERTION)
 
 
