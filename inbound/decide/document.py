@@ -1,7 +1,7 @@
 """YAML text -> plain data with places: the small, safe part of YAML that a rule file needs, read from PyYAML's events.
 
-Values keep their source text, since SES types nearly everything as string (`SmtpReplyCode: 550`, `StatusCode: 5.10`); only null, and true and
-false under the keys that hold booleans, become values. Anchors, aliases, tags, duplicate keys, more than one document and deep
+Values keep their source text, since SES types nearly everything as string (`SmtpReplyCode: 550`, `StatusCode: 5.10`); only null, and
+true and false under the keys that hold booleans, become values. Anchors, aliases, tags, duplicate keys, more than one document and deep
 nesting are refused with their place. No recursion: the depth of a file cannot exhaust the stack.
 """
 
@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import yaml
 
-from inbound.decide.problem import Path, Problem, RulesError, written
+from inbound.decide.problem import SHOWN, Path, Problem, RulesError, written
 
 DEPTH_LIMIT = 20
 
@@ -24,7 +24,8 @@ _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufef
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _SAYS = {
-    "mapping values are not allowed in this context": "':' is not expected here; check the indentation, and quote a value that holds ': '",
+    "mapping values are not allowed in this context": "':' is not expected here; quote a value that holds ': ', "
+    "and look above for a key without ':' or a wrong indentation",
     "did not find expected key": "the indentation does not fit the lines above",
     "did not find expected '-' indicator": "the indentation does not fit the list above",
     "could not find expected ':'": "a key without ':'",
@@ -34,6 +35,7 @@ _SAYS = {
     "found unexpected document indicator": "the closing quote is missing",
     "found unknown escape character": "an unknown escape after '\\'; use single quotes to keep '\\' as it is",
     "block sequence entries are not allowed in this context": "'-' is not expected here; put the list on lines of its own",
+    "found a tab": "a tab; YAML is indented with spaces",
     "found a tab character where an indentation space is expected": "a tab; YAML is indented with spaces",
     "found a tab character that violates indentation": "a tab; YAML is indented with spaces",
 }
@@ -77,6 +79,15 @@ class Document:
         """A problem with the value at the path, or with its key."""
         return Problem(self.name, *self.place(path, key=key), f"{written(path)}: {message}" if path else message)
 
+    def has(self, path: Path) -> bool:
+        """Is there a value at the path?"""
+        places: Places | tuple[int, int] = self.places
+        for part in path:
+            if not isinstance(places, Places) or part not in places.values:
+                return False
+            places = places.values[part]
+        return True
+
     def knows(self, path: Path) -> bool:
         """Is nothing on the way to the path refused?"""
         return not any(path[:length] in self.refused for length in range(len(path) + 1))
@@ -90,7 +101,7 @@ def read(text: str, name: str, booleans: Collection[str] = ()) -> Document:
     try:
         for event in yaml.parse(text, Loader=_LOADER):
             composer.take(event)
-    except yaml.MarkedYAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a "\UFFFFFFFF" where PyYAML comes without libyaml
         raise RulesError([*composer.problems, _syntax(error, text, name)]) from None
     return composer.document()
 
@@ -108,18 +119,18 @@ def _unprintable(text: str, index: int, name: str) -> Problem:
     return Problem(name, line, column, f"U+{ord(text[index]):04X} is not allowed here; remove it")
 
 
-def _syntax(error: yaml.MarkedYAMLError, text: str, name: str) -> Problem:
-    mark = error.problem_mark or error.context_mark
-    line, column, index = (mark.line + 1, mark.column + 1, mark.index) if mark else (1, 1, 0)
-    problem = str(error.problem or error.context or "not understood")
+def _syntax(error: Exception, text: str, name: str) -> Problem:
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return Problem(name, 0, 0, f"not YAML: {error}")
+    mark, began = error.problem_mark, error.context_mark
+    problem = str(error.problem)
     message = _SAYS.get(problem, problem)
-    character = text[index : index + 1]
-    if problem == "found character that cannot start any token":
-        message = "a tab; YAML is indented with spaces" if character == "\t" else f"a value that begins with {character!r} needs quotes"
-    began = error.context_mark
-    if began and mark and began.line != mark.line:
+    if problem.startswith("found character") and problem.endswith("cannot start any token"):
+        character = text[mark.index : mark.index + 1]
+        message = _SAYS["found a tab"] if character == "\t" else f"a value that begins with {character!r} needs quotes"
+    if began is not None and began.line != mark.line:
         message += f" (in what begins at line {began.line + 1})"
-    return Problem(name, line, column, f"not YAML: {message}")
+    return Problem(name, mark.line + 1, mark.column + 1, f"not YAML: {message}")
 
 
 @dataclass(slots=True)
@@ -199,7 +210,7 @@ class _Composer:
             self._refused.add(self._path())
         elif key in frame.places.keys:
             first = frame.places.keys[key]
-            self._complain(event, f"the key {key!r} is given twice, first at line {first[0]}; remove one of them", key)
+            self._complain(event, f"is given twice, first at line {first[0]}; remove one of them", key)
         else:
             frame.key = key
             frame.places.keys[key] = place
@@ -258,7 +269,7 @@ class _Composer:
 
     def _path(self) -> Path:
         """The path of the innermost open mapping or list."""
-        return tuple(cast("str | int", frame.part) for frame in self._frames[1:] if frame.part is not None)
+        return tuple(frame.part for frame in self._frames[1:] if frame.part is not None)
 
     def _here(self) -> Path:
         """The part of the value that comes next."""
@@ -273,6 +284,8 @@ class _Composer:
         path = (*self._path(), *(parts or self._here()))
         line, column = _place(event)
         self.problems.append(Problem(self._name, line, column, f"{written(path)}: {message}" if path else message))
+        if len(self.problems) == SHOWN:
+            raise RulesError(self.problems)
 
 
 def _place(event: Any) -> tuple[int, int]:

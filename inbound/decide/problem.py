@@ -29,14 +29,15 @@ class Problem:
 
 
 class RulesError(Exception):
-    """The rules cannot be used. `problems` in the order of the file, at most 200 and then how many more; str() is one line each."""
+    """The rules cannot be used. `problems` in the order of the file, at most 200 and then how many more; str() is one line each.
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        shown = tuple(problems[:SHOWN])
-        if len(problems) > SHOWN:
-            shown += (Problem(shown[-1].file, 0, 0, f"and {len(problems) - SHOWN} more"),)
-        self.problems = shown
-        super().__init__(shown)
+    `untold` counts those that are known and not even among `problems`.
+    """
+
+    def __init__(self, problems: Sequence[Problem], untold: int = 0) -> None:
+        untold += max(0, len(problems) - SHOWN)
+        self.problems = (*problems[:SHOWN], *([Problem(problems[0].file, 0, 0, f"and {untold} more")] if untold else ()))
+        super().__init__(self.problems)
 
     def __str__(self) -> str:
         return "\n".join(str(problem) for problem in self.problems)
@@ -53,5 +54,5 @@ def written(path: Path) -> str:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            text += ("." if text else "") + (part if re.fullmatch(r"[\w-]+", part) else json.dumps(part, ensure_ascii=False))
+            text += ("." if text else "") + (part if re.fullmatch(r"[\w-]+", part) else json.dumps(part))
     return text

@@ -49,7 +49,7 @@ def _shown(text: str) -> str:
 def split(address: str) -> tuple[str, str]:
     """(local-part, domain) as compared: without case, quotes that are not needed gone, domain in A-labels. Raises InvalidRecipient."""
     local, at, domain = address.rpartition("@")
-    if not at or not _LOCAL_PART.fullmatch(local):
+    if not at or not domain or not _LOCAL_PART.fullmatch(local):
         raise InvalidRecipient(f"{_shown(address)} is not an address (user@example.com)")
     return _canonical_local(local), canonical_domain(domain)
 

@@ -34,6 +34,7 @@ ACTIONS_PER_RULE = 10
 RECIPIENTS_PER_RULE = 500
 RULE_SETS = 40
 FILTERS = 100
+IDENTITIES = 10_000
 OBJECT_KEY_OCTETS = 1024  # S3's own limit on a key
 MESSAGE_ID_OCTETS = 40
 
@@ -136,7 +137,6 @@ Name = Annotated[str, Form(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?",
 RuleSetName = Name
 RuleName = Name
 FilterName = Name
-Text = Annotated[str, AfterValidator(_no_control_character)]
 Address = Annotated[str, AfterValidator(_address)]
 Recipient = Annotated[str, AfterValidator(_recipient)]
 Identity = Annotated[str, AfterValidator(_identity)]
@@ -165,7 +165,7 @@ class S3(Model):
 
     kind: ClassVar[str] = "S3"
     BucketName: Bucket = Field(description="Bucket to store the message in; it must exist.")
-    ObjectKeyPrefix: Annotated[Text, AfterValidator(_prefix)] = Field(
+    ObjectKeyPrefix: Annotated[str, AfterValidator(_no_control_character), AfterValidator(_prefix)] = Field(
         "", description="What the object's key begins with, before the message id; a '/' is added when it lacks one.")
     TopicArn: Topic | None = Field(None, description=NOTIFY)
     KmsKeyArn: KmsKey | None = Field(None, description="KMS key to encrypt the message with before it is stored.")
@@ -200,7 +200,8 @@ class Bounce(Model):
 
     kind: ClassVar[str] = "Bounce"
     SmtpReplyCode: ReplyCode = Field(description="RFC 5321 reply code, such as 550.")
-    Message: Annotated[Text, Field(min_length=1, max_length=500)] = Field(description="Text for people, in the diagnostic code.")
+    Message: Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_no_control_character)] = Field(
+        description="Text for people, in the diagnostic code.")
     Sender: Address = Field(description="Address the bounce comes from.")
     StatusCode: EnhancedCode | None = Field(None, description="RFC 3463 enhanced status code, such as 5.1.1.")
     TopicArn: Topic | None = Field(None, description=NOTIFY)
@@ -212,7 +213,8 @@ class AddHeader(Model):
     kind: ClassVar[str] = "AddHeader"
     HeaderName: Annotated[str, Form(r"[A-Za-z0-9-]{1,50}", "is not a header name: 1 to 50 letters, digits or '-'")] = Field(
         description="Name of the header field.")
-    HeaderValue: Annotated[Text, Field(max_length=2048)] = Field(description="Value of the header field, at most 2048 characters.")
+    HeaderValue: Annotated[str, Field(max_length=2048), AfterValidator(_no_control_character)] = Field(
+        description="Value of the header field, at most 2048 characters.")
     TopicArn: ClassVar[None] = None
 
 
@@ -272,7 +274,7 @@ class Action(Model):
             instead = f", not {' and '.join(given)} together: begin each with its own '-'" if given else ""
             raise ValueError(f"an action is exactly one of {', '.join(type(self).model_fields)}{instead}")
         if getattr(self, given[0]) is None:
-            raise ValueError(f"{given[0]} has no parameters")
+            raise ValueError(f"{given[0]} has no parameters; write them below it, indented")
         return self
 
     @property
@@ -320,7 +322,8 @@ Rules = Annotated[tuple[ReceiptRule, ...], BeforeValidator(_no_rules), Field(max
 class RuleFile(Model):
     """The whole of rules.yaml."""
 
-    Identities: tuple[Identity, ...] = Field((), description="Domains (with their subdomains) and addresses that mail is received for.")
+    Identities: Annotated[tuple[Identity, ...], Field(max_length=IDENTITIES)] = Field(
+        (), description="Domains (with their subdomains) and addresses that mail is received for.")
     ActiveRuleSet: str | None = Field(None, description="Rule set in use; not needed when there is one; null receives nothing.")
     RuleSets: Annotated[dict[RuleSetName, Rules], Field(max_length=RULE_SETS)] = Field({}, description="Rule sets by name.")
     Filters: Annotated[tuple[ReceiptFilter, ...], Field(max_length=FILTERS)] = Field((), description="IP filters, applied at connect.")
