@@ -20,6 +20,7 @@ from inbound.decide.watch import RuleBook
 from inbound.deliver.aws import Access, Aws, Boto3
 from inbound.deliver.intake import SpoolIntake
 from inbound.deliver.retry import Schedule
+from inbound.deliver.work import Identity
 from inbound.deliver.worker import Terms, Worker
 from inbound.log import Event, Log
 from inbound.settings import Address, Settings, SettingsError
@@ -149,7 +150,7 @@ def limits(settings: Settings) -> Limits:
 def terms(settings: Settings) -> Terms:
     """The worker's terms."""
     return Terms(
-        hostname=settings.hostname, authserv_id=settings.authentication_id,
+        identity=Identity(settings.hostname, settings.authentication_id),
         schedule=Schedule(settings.retry_min, settings.retry_max, settings.retry_for),
         stop_scope=StopScope(settings.stop_scope), keep_content=settings.retain_content > 0,
     )

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol, TypeVar
 
 from inbound.deliver.sinks import MessageFailed, MessageRefused, SinkDown
@@ -68,11 +68,14 @@ class Aws(Protocol):
 
 @dataclass(frozen=True)
 class Access:
-    """Who we are to AWS. Empty fields are boto3's own business (environment, profile, role)."""
+    """Where AWS is and who we are to it, when boto3 shall not find out by itself (`inbound dev`).
+
+    `session` makes the boto3 session; `region` is that of what has none in its ARN (the buckets).
+    """
 
     endpoint_url: str | None = None
     region: str | None = None
-    credentials: Mapping[str, str] = field(default_factory=dict)
+    session: Callable[[], Any] | None = None
     proxies: bool = True
 
 
@@ -140,7 +143,7 @@ class Boto3:
         from botocore.config import Config  # noqa: PLC0415
 
         if self._session is None:
-            self._session = boto3.session.Session(**self._access.credentials)
+            self._session = self._access.session() if self._access.session else boto3.session.Session()
         config = Config(
             connect_timeout=5, read_timeout=SYNCHRONOUS_TIMEOUT if single else 60, max_pool_connections=64,
             retries={"mode": "standard", "total_max_attempts": 1 if single else 2}, user_agent_extra="inbound",

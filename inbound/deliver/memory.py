@@ -52,7 +52,8 @@ class MemoryAws:
         await self._meet(f"lambda:{function_arn}")
         self.invocations.append((function_arn, event, wait))
         await self._tell()
-        return Answer(200, self.answers.get(function_arn, lambda _: b"null")(event)) if wait else Answer(202, b"")
+        answer = self.answers.get(function_arn)
+        return Answer(200, answer(event) if answer else b"null") if wait else Answer(202, b"")
 
     async def close(self) -> None:
         """Remember that it was closed."""

@@ -23,7 +23,7 @@ from inbound.deliver.aws import Aws
 from inbound.deliver.notification import SNS_SUBJECT
 from inbound.deliver.retry import Schedule
 from inbound.deliver.sinks import MessageFailed, MessageRefused, SinkBusy, SinkClosed, SinkDown, SinkFailure, Sinks
-from inbound.deliver.work import Work
+from inbound.deliver.work import Identity, Work
 from inbound.log import Event, Log
 
 ACTION = "action"
@@ -36,8 +36,7 @@ LOOK = 1.0  # seconds between looks for entries that are due, or that someone as
 class Terms:
     """How the worker treats messages: who we are, when to retry, what to keep."""
 
-    hostname: str
-    authserv_id: str
+    identity: Identity
     schedule: Schedule
     stop_scope: StopScope = StopScope.RECIPIENTS
     keep_content: bool = False
@@ -54,13 +53,14 @@ class StepStopped(Exception):
 class Worker:
     """Works entries: those just accepted, from memory, and those that come due."""
 
-    def __init__(self, spool: Spool, aws: Aws, terms: Terms, log: Log, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, spool: Spool, aws: Aws, terms: Terms, log: Log, *, clock: Callable[[], float] = time.time,
+                 monotonic: Callable[[], float] = time.monotonic) -> None:
         self._spool = spool
         self._aws = aws
         self._terms = terms
         self._log = log
         self._clock = clock
-        self.sinks = Sinks(self._release, log)
+        self.sinks = Sinks(self._release, log, clock=monotonic)
         self._rule_sets: dict[str, RuleSet] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
@@ -186,7 +186,7 @@ class Worker:
 
     def _begin(self, entry: Entry) -> Work:
         assessment = Assessment.from_json(entry.assessment) if entry.assessment else Assessment()
-        return Work(entry.envelope, assessment, hostname=self._terms.hostname, authserv_id=self._terms.authserv_id, clock=self._clock)
+        return Work(entry.envelope, assessment, self._terms.identity, clock=self._clock)
 
     async def _steps(self, engine: Generator[Step, Flow, Disposition], entry: Entry, work: Work, record: Record) -> Disposition:
         try:
@@ -216,8 +216,8 @@ class Worker:
             return done
         if record.has_effects:
             await self._commit(entry, Update(steps=record.take()), lazy=False)
-        if work.content is None:
-            work.content = await self._spool.content(entry.id)
+        if not work.is_open:
+            await work.open(await self._spool.content(entry.id))
         sink = f"sns:{step.action.TopicArn}" if part == TOPIC else actions.of(step).sink(step.action)
         attempt = record.attempts(step, part) + 1
         started = self._clock()
@@ -246,7 +246,8 @@ class Worker:
         milliseconds = 0 if clock is None else round((time.perf_counter() - clock) * 1000)
         return StepRecord(
             rule=step.rule.Name, index=step.index, part=part, digest=step.digest, attempt=attempt, started=started, milliseconds=milliseconds,
-            outcome=outcome, flow=performed.flow if performed else "", sink=sink, error=error[:2000], detail=performed.detail if performed else {},
+            outcome=outcome, flow=performed.flow if performed else "", sink=sink, error=error[:2000],
+            detail={"action": step.action.kind, **(performed.detail if performed else {})},
         )
 
     # --- ending ---
@@ -293,7 +294,10 @@ class Worker:
     def _tell(self, entry: Entry, update: Update) -> None:
         now = self._clock()
         if update.state is State.DONE:
-            self._log.info(Event.MESSAGE_DONE, id=entry.id, disposition=update.disposition or "", seconds=round(now - entry.envelope.received_at, 3))
+            envelope = entry.envelope
+            self._log.info(Event.MESSAGE_DONE, id=entry.id, disposition=update.disposition or "", sender=envelope.reverse_path,
+                           recipients=envelope.forward_paths, size=entry.size, steps=did(entry, update),
+                           seconds=round(now - envelope.received_at, 3))
         elif update.state is State.DEFERRED and update.error:
             self._log.warning(Event.MESSAGE_DEFERRED, id=entry.id, error=update.error, retry_in=round((update.due or now) - now, 1))
         elif update.state is State.DEAD:
@@ -308,6 +312,12 @@ class Worker:
             found = RuleSet.model_validate_json(text)
             self.know(found)
         return found
+
+
+def did(entry: Entry, update: Update) -> list[str]:
+    """What was done, a word for each step: `support: S3 12 ms`."""
+    done = [step for step in (*entry.steps, *update.steps) if step.outcome is Outcome.DONE]
+    return [f"{s.rule}: {s.detail.get('action', '')}{' topic' if s.part == TOPIC else ''}{f' {s.milliseconds} ms' if s.sink else ''}" for s in done]
 
 
 class Record:

@@ -89,7 +89,7 @@ def list_(states: tuple[str, ...], limit: int, data: Path, as_json: bool) -> Non
 @json_option
 def show(message_id: str, data: Path, as_json: bool) -> None:
     """Show one message: session, verdicts, what each rule did and each attempt, and the outline of its parts."""
-    from inbound.assess.message import bounded_outline  # noqa: PLC0415  # --help need not pay for it
+    from inbound.assess.outline import bounded_outline  # noqa: PLC0415  # --help need not pay for it
     from inbound.decide.rules import RuleSet  # noqa: PLC0415
     from inbound.deliver.trace import trace  # noqa: PLC0415
     from inbound.operate.cli.route import render  # noqa: PLC0415

@@ -1,0 +1,79 @@
+"""What `inbound dev` shows: the first screen, then one readable line a message, made from the same events that `serve` logs as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+import click
+
+from inbound.log import Event, EventDict, plain
+
+_NAMES_SHOWN = 12
+
+
+class Screen:
+    """Renders log events for people. `names` tells what the rules name, for a recipient that none of them matches."""
+
+    def __init__(self) -> None:
+        self.names: Callable[[], Sequence[str]] = list
+
+    def render(self, _logger: Any, _method: str, event: EventDict) -> str:
+        """One line an event; the log's own form for those that have no line here."""
+        name = event.pop("event")
+        line = self._line(Event(name), event)
+        clock = datetime.now().strftime("%H:%M:%S")  # noqa: DTZ005  # the wall clock of the person who looks
+        trace = event.get("exception")
+        return f"{click.style(clock, dim=True)}  {line}" + (f"\n{trace}" if trace else "")
+
+    def _line(self, name: Event, event: EventDict) -> str:
+        match name:
+            case Event.MESSAGE_DONE:
+                return self._done(event)
+            case Event.MESSAGE_DEFERRED:
+                return f"{_word('deferred', 'yellow')}  {event['id']}  {plain(event['error'])}  again in {event['retry_in']:.0f} s"
+            case Event.MESSAGE_DEAD:
+                return f"{_word('dead', 'red')}  {event['id']}  {plain(event['error'])}  to try again: {event['retry']}"
+            case Event.SESSION_REFUSED:
+                return self._refused(event)
+            case Event.RULES_LOADED:
+                return f"{_word('rules', 'green')}  {event['file']}: {event['rules']} rules in force, revision {event['revision']}"
+            case Event.RULES_REJECTED:
+                errors = "\n          ".join(event["errors"])
+                return f"{_word('rules', 'red')}  {event['file']} is not used, revision {event['kept']} stays:\n          {errors}"
+            case Event.SINK_DOWN:
+                return f"{_word('sink', 'red')}  {event['sink']} is down: {plain(event['error'])}"
+            case Event.SINK_UP:
+                return f"{_word('sink', 'green')}  {event['sink']} answers again"
+            case Event.DEV_AWS:
+                return f"{_word('aws', 'cyan')}  {event['line']}"
+            case Event.SERVICE_WARNING:
+                return f"{_word('warning', 'yellow')}  {event['warning']}"
+            case Event.SERVICE_DRAINING:
+                return "stopping: open transactions and messages in hand are finished first"
+        fields = " ".join(f"{key}={plain(value)}" for key, value in event.items() if key not in ("time", "level", "exception") and value not in ("", None))
+        return f"{name}  {fields}"
+
+    def _done(self, event: EventDict) -> str:
+        recipients = ", ".join(plain(r) for r in event["recipients"])
+        steps = "; ".join(event["steps"]) or "no rule matched"
+        return (f"{_word('received', 'green')}  {plain(event['sender'] or '<>')} -> {recipients}  {event['size']} octets  "
+                f"{plain_steps(steps)}  {event['seconds'] * 1000:.0f} ms  {click.style(event['id'], dim=True)}")
+
+    def _refused(self, event: EventDict) -> str:
+        told = f"{_word('refused', 'yellow')}  {plain(event['client'])}  {event['reply']}"
+        if event["reason"] == "no rule":
+            names = list(self.names())
+            more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+            told += f"  no enabled rule matches {plain(event['recipient'])}; the rules name: {', '.join(names[:_NAMES_SHOWN]) or 'nothing'}{more}"
+        return told
+
+
+def _word(word: str, colour: str) -> str:
+    return click.style(f"{word:<8}", fg=colour)
+
+
+def plain_steps(text: str) -> str:
+    """Steps hold only names from the rule file, but those may hold anything printable."""
+    return "".join(c if c.isprintable() else "?" for c in text)

@@ -1,0 +1,114 @@
+"""`inbound serve` as a real process: started, spoken to, killed, started again on the same data."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+AWS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1",
+       "AWS_EC2_METADATA_DISABLED": "true", "NO_PROXY": "127.0.0.1", "AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without anything that steers inbound or AWS."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(("INBOUND_", "AWS_"))}
+
+
+class Serve:
+    """One data folder and rule file; `start` and `kill` as often as needed. Log events are kept in `events`."""
+
+    def __init__(self, folder: Path, rules: str, endpoint: str, **settings: str) -> None:
+        self.folder = folder
+        self.rules = folder / "rules.yaml"
+        self.rules.write_text(rules)
+        self.environment = clean_environment() | AWS | {
+            "AWS_ENDPOINT_URL": endpoint, "INBOUND_RULES": str(self.rules), "INBOUND_DATA": str(folder / "data"), "INBOUND_LISTEN": "127.0.0.1:0",
+            "INBOUND_HTTP_LISTEN": "127.0.0.1:0", "INBOUND_HOSTNAME": "mx.test", "INBOUND_LOG": "json",
+        } | {f"INBOUND_{k.upper()}": v for k, v in settings.items()}
+        self.events: list[dict[str, Any]] = []
+        self.process: asyncio.subprocess.Process | None = None
+        self.port = 0
+        self.errors = ""
+        self._heard = asyncio.Condition()
+        self._readers: list[asyncio.Task[None]] = []
+
+    async def start(self, command: str = "serve") -> None:
+        """Start it and wait until it says that it listens."""
+        before = len(self.events)
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "inbound", command, env=self.environment, cwd=self.folder, stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE, limit=2**24)
+        self._readers = [asyncio.create_task(self._read()), asyncio.create_task(self._read_errors())]
+        started = await self.until(lambda e: e["event"] == "service.started", after=before)
+        self.port = int(started["smtp"][0].rsplit(":", 1)[1])
+
+    async def kill(self, number: int = 9) -> int:
+        """Send a signal and wait for the end; the exit status."""
+        assert self.process is not None
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        status = await self.process.wait()
+        await asyncio.gather(*self._readers)
+        return status
+
+    async def until(self, holds, after: int = 0, seconds: float = 30) -> dict[str, Any]:
+        """The first event, past the first `after`, for which `holds`; waits for it."""
+        def found() -> dict[str, Any] | None:
+            return next((e for e in self.events[after:] if holds(e)), None)
+
+        def done() -> bool:
+            return found() is not None or (self.process is not None and self.process.returncode is not None)
+
+        async with self._heard:
+            await asyncio.wait_for(self._heard.wait_for(done), seconds)
+        event = found()
+        assert event is not None, f"the process ended with {self.process.returncode}: {self.errors}"
+        return event
+
+    async def _read(self) -> None:
+        assert self.process is not None
+        assert self.process.stdout is not None
+        async for line in self.process.stdout:
+            self.events.append(json.loads(line))
+            async with self._heard:
+                self._heard.notify_all()
+        await self.process.wait()
+        async with self._heard:
+            self._heard.notify_all()
+
+    async def _read_errors(self) -> None:
+        assert self.process is not None
+        assert self.process.stderr is not None
+        self.errors = (await self.process.stderr.read()).decode()
+
+
+async def converse(port: int, *commands: bytes) -> list[str]:
+    """Send each command after the reply to the one before; all replies, the greeting first."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    replies = [await reply(reader)]
+    for command in commands:
+        writer.write(command)
+        replies.append(await reply(reader))
+    writer.close()
+    return replies
+
+
+async def reply(reader: asyncio.StreamReader) -> str:
+    """One whole reply. Raises ConnectionError at the end of the connection."""
+    lines = []
+    while True:
+        line = (await reader.readline()).decode()
+        if not line:
+            raise ConnectionError("closed")
+        lines.append(line.rstrip())
+        if line[3:4] != "-":
+            return "\n".join(lines)
+
+
+def message(recipient: str, body: bytes, sender: str = "a@example.net") -> tuple[bytes, ...]:
+    """The commands that send one message."""
+    return (b"MAIL FROM:<%b>\r\n" % sender.encode(), b"RCPT TO:<%b>\r\n" % recipient.encode(), b"DATA\r\n", body + b"\r\n.\r\n")
