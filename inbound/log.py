@@ -5,6 +5,7 @@ Values come from strangers; both forms of the log escape them, one line an event
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
@@ -47,6 +48,8 @@ class Event(StrEnum):
 def configure(form: str = "", *, level: str = "info", stream: TextIO | None = None, renderer: Renderer | None = None) -> None:
     """Set the log up for the process. `form` is `json` or `text`; empty means text on a terminal, else json."""
     out = stream or sys.stdout
+    if isinstance(out, io.TextIOWrapper):
+        out.reconfigure(errors="backslashreplace")  # a sender's address must not fail a session because the terminal cannot show it
     text = form == "text" or (not form and out.isatty())
     structlog.configure(
         processors=[
@@ -69,7 +72,11 @@ def get() -> Log:
     return logger
 
 
-_encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=str).encode
+_json = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=str).encode
+
+
+def _encode(value: Any) -> str:
+    return _json(value).replace("\x7f", "\\u007f")  # the one control character that JSON lets pass
 
 
 def render_json(_logger: Any, _method: str, event: EventDict) -> str:
@@ -85,7 +92,11 @@ def plain(value: Any) -> str:
 
 
 def render_text(_logger: Any, _method: str, event: EventDict) -> str:
-    """`time level event key=value …`; a traceback follows on lines of its own."""
+    """`time level event key=value …`; a traceback follows on lines of its own, indented, so that none can pass for an event."""
     time, level, name, trace = event.pop("time"), event.pop("level"), event.pop("event"), event.pop("exception", "")
     fields = " ".join(f"{key}={plain(value)}" for key, value in event.items() if value not in ("", None, ()))
-    return f"{time[11:23]} {level:<7} {name:<18} {fields}" + (f"\n{trace}" if trace else "")
+    return f"{time[11:23]} {level:<7} {name:<18} {fields}" + "".join(f"\n    {_shown(line)}" for line in trace.splitlines())
+
+
+def _shown(line: str) -> str:
+    return line if line.isprintable() else _encode(line)[1:-1]

@@ -1,6 +1,7 @@
-"""The environment as one frozen `Settings`; the only reader of os.environ. Credentials and region are boto3's own (`AWS_*`, profiles, roles).
+"""The environment as one frozen `Settings`; the only reader of os.environ.
 
-The README's table of settings is held to this module by a test, so each field's description is written for people.
+Credentials and region are boto3's own (`AWS_*`, profiles, roles). The README's table of settings is held to this module by a test,
+so each field's description is written for people.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -43,12 +44,29 @@ def address(text: Any) -> Any:
 
 
 def _addresses(text: Any) -> Any:
-    return tuple(address(part) for part in str(text).split(",") if part.strip()) if isinstance(text, str) else text
+    if not isinstance(text, str):
+        return text
+    found = tuple(address(part) for part in text.split(",") if part.strip())
+    if not found:
+        raise ValueError(f"{text!r} names no HOST:PORT (127.0.0.1:2525, [::1]:2525)")
+    return found
+
+
+def _host_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.:\[\]-]{1,255}", text):
+        raise ValueError(f"{text!r} is not a host name or address literal (mx.example.com, [192.0.2.1])")
+    return text
+
+
+def _authserv_id(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{0,255}", text):
+        raise ValueError(f"{text!r} is not a word of letters, digits, '.', '_' and '-' (mx.example.com)")
+    return text
 
 
 def duration(text: Any) -> Any:
     """Seconds from `90`, `90s`, `15m`, `4h` or `7d`. Raises ValueError."""
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)", str(text).strip())
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd]?)", str(text).strip())
     if match is None:
         raise ValueError(f"{text!r} is not a time (90s, 15m, 4h, 7d)")
     return float(match[1]) * _UNITS[match[2] or "s"]
@@ -56,7 +74,7 @@ def duration(text: Any) -> Any:
 
 def size(text: Any) -> Any:
     """Octets from `41943040`, `512k`, `40m` or `1g`. Raises ValueError."""
-    match = re.fullmatch(r"([0-9]+)([kmg]?)b?", str(text).strip().lower())
+    match = re.fullmatch(r"([0-9]{1,15})([kmg]?)b?", str(text).strip().lower())
     if match is None:
         raise ValueError(f"{text!r} is not a size in octets (41943040, 512k, 40m)")
     return int(match[1]) * _SIZES[match[2]]
@@ -83,17 +101,18 @@ class Settings(BaseSettings):
 
     listen: Annotated[tuple[Address, ...], NoDecode, BeforeValidator(_addresses)] = Field(
         (Address("127.0.0.1", 2525),), description="SMTP addresses, a comma list; port 0 lets the system choose and prints the port")
-    hostname: str = Field(default_factory=socket.gethostname, pattern=r"^[A-Za-z0-9_.:\[\]-]{1,255}$",
-                          description="our name in the greeting, in Received and in bounces")
+    hostname: Annotated[str, AfterValidator(_host_name)] = Field(
+        default_factory=socket.gethostname, description="our name in the greeting, in Received and in bounces")
     rules: Path = Field(Path("rules.yaml"), description="the rule file, reloaded when it changes")
     data: Path = Field(Path("var"), description="the data folder; the spool lies in it")
     http_listen: Annotated[Address, NoDecode, BeforeValidator(address)] = Field(
         Address("127.0.0.1", 8025), description="HTTP address: /healthz, /readyz, /messages/ID")
     tls_cert: Path | None = Field(None, description="certificate chain (PEM) for STARTTLS")
     tls_key: Path | None = Field(None, description="its private key (PEM)")
-    authserv_id: str = Field("", pattern=r"^[A-Za-z0-9_.-]{0,255}$",
-                             description="our name in Authentication-Results; default: the host name. A sender's header that claims it is renamed")
-    max_message_size: Size = Field(40 * 1024 * 1024, ge=1024, description="octets of a message, headers included; more is refused with 552 5.3.4")
+    authserv_id: Annotated[str, AfterValidator(_authserv_id)] = Field(
+        "", description="our name in Authentication-Results; default: the host name. A sender's header that claims it is renamed")
+    max_message_size: Size = Field(
+        40 * 1024 * 1024, ge=1024, description="octets of a message, headers included; more is refused with 552 5.3.4")
     max_recipients: int = Field(1000, ge=100, description="recipients of one message; more get 452 4.5.3")
     max_connections: int = Field(1000, ge=1, description="SMTP connections in all; more get 421 4.7.0")
     max_connections_per_client: int = Field(50, ge=1, description="SMTP connections of one IPv4 address or IPv6 /64; more get 421 4.7.0")
@@ -117,9 +136,10 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _pairs(self) -> Settings:
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("INBOUND_TLS_CERT and INBOUND_TLS_KEY go together; set both or none")
+            given, lacking = ("CERT", "KEY") if self.tls_key is None else ("KEY", "CERT")
+            raise ValueError(f"INBOUND_TLS_{given} is set without INBOUND_TLS_{lacking}; they go together, set both or none")
         if self.retry_min > self.retry_max:
-            raise ValueError("INBOUND_RETRY_MIN is larger than INBOUND_RETRY_MAX")
+            raise ValueError(f"INBOUND_RETRY_MIN ({self.retry_min:g} s) is longer than INBOUND_RETRY_MAX ({self.retry_max:g} s)")
         return self
 
     @property

@@ -1,0 +1,241 @@
+"""Each setting from its variable, its default, and one clear line for each wrong value; the README's table is held to `Settings`.
+
+`python tests/test_settings.py` prints that table.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from inbound import settings
+from inbound.settings import Address, Settings, SettingsError
+
+README = Path(__file__).parents[1] / "README.md"
+UNITS = {"d": 86400, "h": 3600, "m": 60}
+
+FROM_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
+    "listen": ("0.0.0.0:25, [::1]:2525,:587", (Address("0.0.0.0", 25), Address("::1", 2525), Address("", 587))),
+    "hostname": ("mx.example.com", "mx.example.com"),
+    "rules": ("/etc/inbound/rules.yaml", Path("/etc/inbound/rules.yaml")),
+    "data": ("/var/lib/inbound", Path("/var/lib/inbound")),
+    "http_listen": ("[::]:0", Address("::", 0)),
+    "authserv_id": ("example.com", "example.com"),
+    "max_message_size": ("10m", 10 * 1024 * 1024),
+    "max_recipients": ("100", 100),
+    "max_connections": ("5", 5),
+    "max_connections_per_client": ("6", 6),
+    "max_errors": ("7", 7),
+    "max_hops": ("10", 10),
+    "command_timeout": ("90", 90.0),
+    "data_timeout": ("1.5m", 90.0),
+    "min_data_rate": ("0", 0),
+    "trusted": ("10.0.0.0/8, 2001:db8::/32", (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("2001:db8::/32"))),
+    "stop_scope": ("message", "message"),
+    "retry_for": ("2d", 2 * 86400.0),
+    "retry_min": ("1s", 1.0),
+    "retry_max": ("20m", 1200.0),
+    "retain": ("0", 0.0),
+    "retain_content": ("1h", 3600.0),
+    "log": ("json", "json"),
+    "log_level": ("warning", "warning"),
+}
+PAIRED = {"tls_cert": Path("chain.pem"), "tls_key": Path("key.pem")}
+
+WRONG = [
+    ("listen", "2525", "HOST:PORT"),
+    ("listen", "127.0.0.1:25,b", "HOST:PORT"),
+    ("listen", "127.0.0.1:65536", "HOST:PORT"),
+    ("listen", "::1:25", "HOST:PORT"),
+    ("listen", ",", "HOST:PORT"),
+    ("http_listen", "127.0.0.1", "HOST:PORT"),
+    ("http_listen", "127.0.0.1:1,127.0.0.1:2", "HOST:PORT"),
+    ("hostname", "mx example", "host name"),
+    ("hostname", "mx\r\nX: 1", "host name"),
+    ("hostname", "a" * 256, "host name"),
+    ("authserv_id", "a;b", "letters, digits"),
+    ("max_message_size", "large", "size in octets (41943040, 512k, 40m)"),
+    ("max_message_size", "-1", "size in octets"),
+    ("max_message_size", "9" * 16, "size in octets"),
+    ("max_message_size", "1023", "greater than or equal to 1024"),
+    ("max_recipients", "many", "valid integer"),
+    ("max_recipients", "99", "greater than or equal to 100"),
+    ("max_connections", "0", "greater than or equal to 1"),
+    ("max_connections_per_client", "0", "greater than or equal to 1"),
+    ("max_errors", "1.5", "valid integer"),
+    ("max_hops", "9", "greater than or equal to 10"),
+    ("command_timeout", "5 minutes", "time (90s, 15m, 4h, 7d)"),
+    ("command_timeout", "0", "greater than or equal to 1"),
+    ("data_timeout", "-1", "time"),
+    ("min_data_rate", "-1", "greater than or equal to 0"),
+    ("trusted", "10.0.0.0/33", "comma list of IP networks (10.0.0.0/8, 2001:db8::/32)"),
+    ("trusted", "localhost", "comma list of IP networks"),
+    ("stop_scope", "rule", "'recipients' or 'message'"),
+    ("retry_for", "inf", "time"),
+    ("retry_for", "9" * 10, "time"),
+    ("retry_min", "0", "greater than 0"),
+    ("retry_max", "nan", "time"),
+    ("retain", "1w", "time"),
+    ("retain_content", "", None),  # an empty variable is one that is not set
+    ("log", "xml", "'text' or 'json'"),
+    ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),
+]
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return f"INBOUND_{name.upper()}"
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.upper().startswith("INBOUND_")]:
+        monkeypatch.delenv(name)
+
+
+def test_every_setting_is_covered_here() -> None:
+    assert {*FROM_THE_ENVIRONMENT, *PAIRED} == set(Settings.model_fields)
+
+
+@pytest.mark.parametrize("name", FROM_THE_ENVIRONMENT)
+def test_a_setting_comes_from_its_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, value = FROM_THE_ENVIRONMENT[name]
+    monkeypatch.setenv(variable(name), text)
+    read = settings.read()
+    assert getattr(read, name) == value
+    assert type(getattr(read, name)) is type(value)
+    assert value != default(name), "choose a value that is not the default"
+
+
+def test_certificate_and_key_come_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, path in PAIRED.items():
+        monkeypatch.setenv(variable(name), str(path))
+    read = settings.read()
+    assert {name: getattr(read, name) for name in PAIRED} == PAIRED
+
+
+@pytest.mark.parametrize(("given", "lacking"), [("tls_cert", "tls_key"), ("tls_key", "tls_cert")])
+def test_one_of_certificate_and_key_is_not_enough(given: str, lacking: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable(given), "file.pem")
+    assert refused() == f"{variable(given)} is set without {variable(lacking)}; they go together, set both or none"
+
+
+def test_waits_that_contradict_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INBOUND_RETRY_MIN", "1h")
+    assert refused() == "INBOUND_RETRY_MIN (3600 s) is longer than INBOUND_RETRY_MAX (900 s)"
+
+
+@pytest.mark.parametrize(("name", "text", "expected"), WRONG)
+def test_a_wrong_value_is_one_line_with_name_value_and_what_is_expected(
+    name: str, text: str, expected: str | None, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(variable(name), text)
+    if expected is None:
+        assert getattr(settings.read(), name) == default(name)
+        return
+    line = refused()
+    assert line.startswith(f"{variable(name)}: ")
+    assert expected in line
+    held = line.removeprefix(f"{variable(name)}: ")
+    assert repr(text) in held or re.search(rf"\(it is {re.escape(text)}(\.0)?\)", held), f"{line!r} does not show what it holds"
+    assert len(line.splitlines()) == 1
+
+
+def test_every_wrong_setting_has_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INBOUND_LOG", "xml")
+    monkeypatch.setenv("INBOUND_MAX_HOPS", "many")
+    assert [line.split(":")[0] for line in refused().splitlines()] == ["INBOUND_MAX_HOPS", "INBOUND_LOG"]
+
+
+def test_the_defaults_are_those_of_a_first_look() -> None:
+    read = settings.read()
+    assert [str(address) for address in read.listen] == ["127.0.0.1:2525"]
+    assert str(read.http_listen) == "127.0.0.1:8025"
+    assert (read.rules, read.data, read.spool) == (Path("rules.yaml"), Path("var"), Path("var/spool"))
+    assert read.hostname == read.authentication_id == socket.gethostname()
+    assert read.max_message_size == 41943040
+    assert (read.retry_for, read.retry_min, read.retry_max) == (4 * 3600, 60, 900)
+
+
+def test_the_authserv_id_is_the_host_name_unless_it_is_set() -> None:
+    assert settings.read(hostname="mx.example.com").authentication_id == "mx.example.com"
+    assert settings.read(hostname="mx.example.com", authserv_id="example.com").authentication_id == "example.com"
+
+
+def test_an_argument_beats_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INBOUND_HOSTNAME", "from.environment")
+    assert settings.read(hostname="from.argument").hostname == "from.argument"
+
+
+def test_variables_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INBOUND_SERVICE_HOST", "10.0.0.1")  # Kubernetes sets it where a Service is called inbound
+    assert settings.read()
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.read().hostname = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:25", "[::1]:25", "mx.example.com:0", ":8025"])
+def test_an_address_is_printed_as_it_is_written(text: str) -> None:
+    assert str(settings.address(text)) == text
+
+
+def refused() -> str:
+    """The words of the SettingsError that reading the environment ends with."""
+    with pytest.raises(SettingsError) as caught:
+        settings.read()
+    return str(caught.value)
+
+
+def default(name: str) -> Any:
+    """A setting's default value."""
+    return Settings.model_fields[name].get_default(call_default_factory=True, validated_data={})
+
+
+def default_text(name: str) -> str:
+    """A setting's default as one would write it into the environment; empty when the default is to have none."""
+    value = default(name)
+    if isinstance(value, Address):
+        return str(value)
+    if isinstance(value, tuple):
+        return ",".join(str(part) for part in value)
+    if isinstance(value, float):
+        return next((f"{value / seconds:g}{unit}" for unit, seconds in UNITS.items() if value and value % seconds == 0), f"{value:g}")
+    return "" if value is None else str(value)
+
+
+def table() -> list[str]:
+    """The README's table of settings, line by line."""
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        assert field.description, f"{name} has no description"
+        text = "the system's" if name == "hostname" else f"`{default_text(name)}`" if default_text(name) else ""
+        rows.append(f"| `{variable(name)}` | {text} | {field.description} |".replace("|  |", "| |"))
+    return rows
+
+
+@pytest.mark.parametrize("name", [name for name in Settings.model_fields if default_text(name)])
+def test_the_default_that_the_readme_shows_is_the_default(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable(name), default_text(name))
+    assert getattr(settings.read(), name) == default(name)
+
+
+def test_the_readme_has_the_table_of_settings() -> None:
+    found = re.search(r"<!-- settings -->\n(.*?)\n<!-- /settings -->", README.read_text(), re.DOTALL)
+    assert found is not None, "README.md needs the table between <!-- settings --> and <!-- /settings -->"
+    expected = "\n".join(table())
+    assert found[1].strip() == expected, f"README.md's table of settings differs from Settings; it should be\n\n{expected}\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write("\n".join(table()) + "\n")
