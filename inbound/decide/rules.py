@@ -316,7 +316,7 @@ def _no_rules(value: Any) -> Any:
     return () if value is None else value
 
 
-Rules = Annotated[tuple[ReceiptRule, ...], BeforeValidator(_no_rules), Field(max_length=RULES_PER_SET)]
+Rules = Annotated[tuple[ReceiptRule, ...], Field(max_length=RULES_PER_SET), BeforeValidator(_no_rules)]
 
 
 class RuleFile(Model):
