@@ -9,30 +9,28 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-FILE_NAME = re.compile(r"[0-9A-Za-z_-]{1,128}", re.ASCII)
+from inbound.accept.spool.checks import MESSAGE_ID, check_message_id
 
 
 class Blobs:
     """The folder of blob files."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
     def path(self, message_id: str) -> Path:
         """The blob file of a message. Raises ValueError for an id that is no plain file name."""
-        if not FILE_NAME.fullmatch(message_id):
-            raise ValueError(f"not a message id: {message_id!r}")
-        return self._folder / message_id
+        check_message_id(message_id)
+        return self.folder / message_id
 
     def names(self) -> list[str]:
         """All blob files there are, half-written ones included; other files are not ours. Raises OSError."""
-        with os.scandir(self._folder) as found:
-            return [file.name for file in found if FILE_NAME.fullmatch(file.name) and file.is_file(follow_symlinks=False)]
+        with os.scandir(self.folder) as found:
+            return [file.name for file in found if MESSAGE_ID.fullmatch(file.name) and file.is_file(follow_symlinks=False)]
 
     def remove(self, message_ids: list[str]) -> None:
         """Remove blob files; those that are gone or cannot be removed are left to the next start."""
@@ -54,17 +52,12 @@ class Blob:
     def write(self, pieces: list[bytes]) -> None:
         """Append; the first call creates the file. Raises OSError, and then the file is gone."""
         with self._lock, self._removed_on_error():
-            if self._fd < 0:
-                self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-                self._created = True
-                os.fchmod(self._fd, 0o600)
-            rest = memoryview(b"".join(pieces))
-            while rest:
-                rest = rest[os.write(self._fd, rest) :]
+            self._append(pieces)
 
-    def seal(self) -> None:
-        """Make file and folder durable and close the file. Raises OSError, and then the file is gone."""
+    def seal(self, pieces: list[bytes]) -> None:
+        """Append the last, make file and folder durable, close the file. Raises OSError, and then the file is gone."""
         with self._lock, self._removed_on_error():
+            self._append(pieces)
             os.fsync(self._fd)
             fd, self._fd = self._fd, -1
             os.close(fd)
@@ -74,6 +67,15 @@ class Blob:
         """Give the file up."""
         with self._lock:
             self._remove()
+
+    def _append(self, pieces: list[bytes]) -> None:
+        if self._fd < 0:
+            self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            self._created = True
+            os.fchmod(self._fd, 0o600)
+        rest = memoryview(b"".join(pieces))
+        while rest:
+            rest = rest[os.write(self._fd, rest) :]
 
     @contextlib.contextmanager
     def _removed_on_error(self) -> Iterator[None]:

@@ -122,7 +122,7 @@ class GroupCommit:
     def _run(self, opening: Callable[[], Connection], closing: Callable[[], None], opened: asyncio.Future[None]) -> None:
         try:
             self._transactions.begin_with(opening())
-        except BaseException as error:  # noqa: BLE001  # handed to whoever awaits the start
+        except BaseException as error:  # handed to whoever awaits the start
             self._tell(_settle, opened, error)
             return
         self._tell(_settle, opened, None)

@@ -16,7 +16,7 @@ from sqlite3 import Connection
 
 from inbound.accept.spool import SpoolError, SpoolFull, SpoolVersion, schema
 
-__all__ = ["Connection", "Database", "is_doubtful", "is_shared", "trouble"]
+__all__ = ["Connection", "Database", "is_doubtful", "is_refusal", "is_shared", "trouble"]
 
 FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 FULL_CODES = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
@@ -49,13 +49,18 @@ def trouble(error: BaseException) -> SpoolError:
 
 
 def is_doubtful(error: BaseException) -> bool:
-    """Does this error leave in doubt what the file holds? A full disk and a busy file do not: SQLite takes back what it wrote."""
+    """Does this error, met anywhere, leave in doubt what the file holds?"""
     return _primary_code(error) in DOUBTFUL
 
 
 def is_shared(error: BaseException) -> bool:
     """Would every operation have met this error, whatever it does?"""
     return is_doubtful(error) or _primary_code(error) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Did SQLite refuse a commit with nothing in doubt? On a full disk or a busy file it takes back what it wrote, and no sync failed."""
+    return _primary_code(error) in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY}
 
 
 def _primary_code(error: BaseException) -> int:

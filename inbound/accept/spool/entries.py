@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from inbound.accept.envelope import Envelope
@@ -18,7 +18,7 @@ from inbound.accept.spool.rows import (
     STEP_COLUMNS,
     UNREADABLE,
     Row,
-    Unreadable,
+    UnreadableError,
     entry_from,
     entry_shown,
     envelope_text,
@@ -50,8 +50,7 @@ def insert(connection: Connection, entry: Entry, data: bytes | None) -> None:
     """A new entry; `data` is its content, None when that lies in a blob file."""
     envelope = entry.envelope
     cursor = connection.execute(
-        "INSERT INTO entry (id, state, received, due, since, size, content, revision, envelope)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO entry (id, state, received, due, since, size, content, revision, envelope) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             entry.id,
             entry.state.value,
@@ -90,9 +89,7 @@ def change(connection: Connection, entry_id: str, update: Update) -> bool:
 
 def _columns(update: Update) -> dict[str, Any]:
     columns: dict[str, Any] = {
-        name: storable(text)
-        for name in ("error", "sink", "assessment", "disposition")
-        if (text := getattr(update, name)) is not None
+        name: storable(text) for name in ("error", "sink", "assessment", "disposition") if (text := getattr(update, name)) is not None
     }
     for name in ("due", "attempts", "finished"):
         if (value := getattr(update, name)) is not None:
@@ -135,10 +132,8 @@ def claim(connection: Connection, now: float, limit: int) -> list[Entry]:
     for number, id_, _deferred, *rest in rows:
         try:
             entries.append(entry_from((id_, State.ACTIVE, *rest), steps.get(number, ())))
-        except Unreadable:
-            connection.execute(
-                "UPDATE entry SET state = 'dead', finished = ?, error = ? WHERE number = ?", (now, UNREADABLE, number)
-            )
+        except UnreadableError:
+            connection.execute("UPDATE entry SET state = 'dead', finished = ?, error = ? WHERE number = ?", (now, UNREADABLE, number))
     return entries
 
 
@@ -177,7 +172,7 @@ def find(connection: Connection, query: Query) -> list[Entry]:
     """The entries that match, oldest received first. Needs a connection that knows casefold()."""
     condition, parameters = _condition(query)
     rows: list[Row] = []
-    for state in query.states or State:  # one index walk a state, each already in order
+    for state in set(query.states) or State:  # one index walk a state, each already in order
         rows += connection.execute(
             f"SELECT number, {ENTRY_COLUMNS} FROM entry WHERE state = ?{condition} ORDER BY received, number LIMIT ?",  # noqa: S608  # names are ours
             (state.value, *parameters, max(query.limit, 0)),
@@ -205,16 +200,13 @@ def counts(connection: Connection) -> dict[State, int]:
 
 def waiting(connection: Connection) -> dict[str, int]:
     """How many DEFERRED entries wait for each sink."""
-    return dict(
-        connection.execute("SELECT sink, count(*) FROM entry WHERE state = 'deferred' AND sink <> '' GROUP BY sink").fetchall()
-    )
+    return dict(connection.execute("SELECT sink, count(*) FROM entry WHERE state = 'deferred' AND sink <> '' GROUP BY sink").fetchall())
 
 
 def next_due(connection: Connection) -> float | None:
     """When the next DEFERRED entry is due."""
     found = [
-        connection.execute("SELECT min(due) FROM entry WHERE state = 'deferred' AND ready = ?", (ready,)).fetchone()[0]
-        for ready in (0, 1)
+        connection.execute("SELECT min(due) FROM entry WHERE state = 'deferred' AND ready = ?", (ready,)).fetchone()[0] for ready in (0, 1)
     ]
     return min((due for due in found if due is not None), default=None)
 
@@ -224,9 +216,9 @@ def release(connection: Connection, sink: str, now: float, limit: int) -> int:
     rows = connection.execute(
         "SELECT number FROM entry WHERE state = 'deferred' AND sink <> '' AND sink = ? AND ready = 0 AND due > ?"
         " ORDER BY received, number LIMIT ?",
-        (sink, now, max(limit, 0)),
+        (sink, now, limit),
     ).fetchall()
-    connection.executemany(f"UPDATE entry SET due = {float(now)!r}, ready = 1 WHERE number = ?", rows)  # noqa: S608  # a float
+    connection.executemany("UPDATE entry SET due = ?, ready = 1 WHERE number = ?", [(now, number) for (number,) in rows])
     return len(rows)
 
 
@@ -239,9 +231,9 @@ def retry(connection: Connection, entry_ids: Iterable[str], now: float) -> list[
             " WHERE id = ? AND state = 'dead'",
             (now, now, entry_id),
         ).rowcount
-        deferred = dead or connection.execute(
-            "UPDATE entry SET ready = 0, due = ? WHERE id = ? AND state = 'deferred'", (now, entry_id)
-        ).rowcount
+        deferred = (
+            dead or connection.execute("UPDATE entry SET ready = 0, due = ? WHERE id = ? AND state = 'deferred'", (now, entry_id)).rowcount
+        )
         if deferred:
             done.append(entry_id)
     return done
@@ -277,9 +269,7 @@ def give_back(connection: Connection, now: float, entry_ids: Collection[str] | N
 def without_blob(connection: Connection, names: Iterable[str]) -> list[str]:
     """Those of the names that are not the id of an entry whose content lies in a blob file."""
     return [
-        name
-        for name in names
-        if not connection.execute("SELECT 1 FROM entry WHERE id = ? AND content = ?", (name, IN_BLOB)).fetchone()
+        name for name in names if not connection.execute("SELECT 1 FROM entry WHERE id = ? AND content = ?", (name, IN_BLOB)).fetchone()
     ]
 
 
@@ -316,9 +306,10 @@ def sweep_content(connection: Connection, finished_before: float, limit: int) ->
     return _stroke(rows.fetchall(), empty, limit)
 
 
-def _stroke(rows, remove, limit) -> Swept:
+def _stroke(rows: Sequence[tuple[int, str, str]], remove: Callable[[int], None], limit: int) -> Swept:
     deadline = time.monotonic() + CHUNK_SECONDS
-    blobs, count = [], 0
+    blobs: list[str] = []
+    count = 0
     for number, id_, content in rows:
         remove(number)
         count += 1

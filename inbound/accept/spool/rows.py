@@ -11,14 +11,12 @@ from inbound.accept.spool import Entry, Outcome, State, StepRecord
 
 Row = Sequence[Any]
 
-ENTRY_COLUMNS = (
-    "id, state, due, since, attempts, size, content, error, sink, assessment, disposition, finished, received, envelope"
-)
+ENTRY_COLUMNS = "id, state, due, since, attempts, size, content, error, sink, assessment, disposition, finished, received, envelope"
 STEP_COLUMNS = "rule, place, part, digest, attempt, started, milliseconds, outcome, flow, sink, error, detail"
 UNREADABLE = "the record of this message in the spool is damaged"
 
 
-class Unreadable(ValueError):
+class UnreadableError(ValueError):
     """A row holds what was never written there: its envelope or a step cannot be read."""
 
 
@@ -42,18 +40,18 @@ def envelope_text(envelope: Envelope) -> str:
 
 
 def entry_from(row: Row, steps: Iterable[Row] = ()) -> Entry:
-    """The entry of a row of ENTRY_COLUMNS and rows of STEP_COLUMNS. Raises Unreadable."""
+    """The entry of a row of ENTRY_COLUMNS and rows of STEP_COLUMNS. Raises UnreadableError."""
     try:
         return _entry(row, Envelope.from_json(json.loads(row[-1])), tuple(map(step_from, steps)))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise Unreadable(UNREADABLE) from error
+        raise UnreadableError(UNREADABLE) from error
 
 
 def entry_shown(row: Row, steps: Iterable[Row] = ()) -> Entry:
     """As `entry_from`, but what is unreadable is shown with an empty envelope, so that people can see and drop it."""
     try:
         return entry_from(row, steps)
-    except Unreadable:
+    except UnreadableError:
         return _entry(row, Envelope(row[0], Peer(""), "", "", (), row[-2]), ())
 
 
@@ -97,5 +95,5 @@ def step_row(record: StepRecord) -> Row:
 
 def step_from(row: Row) -> StepRecord:
     """The attempt of a row of STEP_COLUMNS. Raises ValueError when its detail or outcome cannot be read."""
-    *values, outcome, flow, sink, error, detail = row
-    return StepRecord(*values, outcome=Outcome(outcome), flow=flow, sink=sink, error=error, detail=json.loads(detail))
+    rule, place, part, digest, attempt, started, milliseconds, outcome, flow, sink, error, detail = row
+    return StepRecord(rule, place, part, digest, attempt, started, milliseconds, Outcome(outcome), flow, sink, error, json.loads(detail))

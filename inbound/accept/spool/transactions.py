@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from inbound.accept.spool import SpoolError
-from inbound.accept.spool.database import Connection, is_doubtful, is_shared, trouble
+from inbound.accept.spool.database import Connection, is_doubtful, is_refusal, is_shared, trouble
 
 Work = Callable[[Connection], Any]
 
@@ -81,27 +81,22 @@ class Transactions:
     def _transact(self, operations: Sequence[Operation]) -> list[Any]:
         connection = self._connected()
         writes = any(operation.writes for operation in operations)
+        committing = False
         try:
             if writes:
                 connection.execute("BEGIN IMMEDIATE")
             outcomes = [operation.run(connection) for operation in operations]
             if writes:
+                committing = True
                 connection.execute("COMMIT")
         except Exception as error:
-            self._roll_back(connection, operations, error)
+            doubtful = is_doubtful(error) or (committing and not is_refusal(error))
+            if not _rolled_back(connection) or doubtful:
+                self._doubtful += operations
+                self.close()
             raise
         self.count += writes
         return outcomes
-
-    def _roll_back(self, connection: Connection, operations: Sequence[Operation], error: Exception) -> None:
-        try:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-        except Exception as worse:  # noqa: BLE001  # whatever it is, it decides what becomes of the connection
-            error = worse
-        if is_doubtful(error):
-            self._doubtful += operations
-            self.close()
 
     def _connected(self) -> Connection:
         """The connection; after trouble a new one, once the disk takes the log and what was reported as failed is not in it."""
@@ -125,3 +120,12 @@ class Transactions:
             if operation.undo:
                 operation.undo(connection, operation.result)
         connection.execute("COMMIT")
+
+
+def _rolled_back(connection: Connection) -> bool:
+    try:
+        if connection.in_transaction:  # SQLite itself has already ended it after some errors
+            connection.execute("ROLLBACK")
+    except Exception:  # whatever it is, the connection is of no use any more
+        return False
+    return True

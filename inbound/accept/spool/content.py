@@ -1,0 +1,62 @@
+"""Content that is kept: small in memory, large in a blob file."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import BinaryIO
+
+from inbound.accept.spool import SpoolError
+from inbound.accept.spool.database import trouble
+
+HEAD = 128 * 1024  # octets read at once, so that a look at the headers never waits for the disk
+
+
+class MemoryContent:
+    """Content held in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    @property
+    def size(self) -> int:
+        return len(self._data)
+
+    def head(self, limit: int) -> bytes:
+        return self._data[:limit]
+
+    def open(self) -> BinaryIO:
+        return io.BytesIO(self._data)
+
+
+class FileContent:
+    """Content in a blob file, with its beginning in memory. Raises SpoolError when the file is not what was stored."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._path = path
+        self._size = size
+        with self.open() as file:
+            found = file.seek(0, io.SEEK_END)
+            if found != size:
+                raise SpoolError(f"{path} holds {found} octets instead of {size}")
+            file.seek(0)
+            self._head = file.read(HEAD)
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    def head(self, limit: int) -> bytes:
+        if limit <= len(self._head):
+            return self._head[:limit]
+        try:
+            with self.open() as file:
+                return file.read(limit)
+        except OSError as error:
+            raise trouble(error) from error
+
+    def open(self) -> BinaryIO:
+        try:
+            return self._path.open("rb")
+        except OSError as error:
+            raise trouble(error) from error

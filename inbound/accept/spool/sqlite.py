@@ -1,0 +1,276 @@
+"""The spool on disk: a SQLite file for entries, steps and small content, and a file a message for large content.
+
+When `put` returns, envelope and content survive a power cut: the blob file is synced, then its folder, then the row is committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from inbound.accept.envelope import Envelope
+from inbound.accept.spool import Content, Draft, Entry, Query, SpoolError, State, Update, entries
+from inbound.accept.spool.blobs import Blob
+from inbound.accept.spool.cache import Cache
+from inbound.accept.spool.checks import check_put, check_update
+from inbound.accept.spool.commits import GroupCommit
+from inbound.accept.spool.content import FileContent, MemoryContent
+from inbound.accept.spool.database import Connection
+from inbound.accept.spool.drafts import DiskDraft
+from inbound.accept.spool.folder import SpoolFolder
+from inbound.accept.spool.threads import FileThreads
+from inbound.accept.spool.transactions import Operation, Transactions
+
+T = TypeVar("T")
+
+BLOB_THRESHOLD = 256 * 1024
+CHUNK = 500  # entries that one transaction changes at most
+AGAIN = 1.0  # seconds until a lease is given back again that could not be
+
+
+class SqliteSpool:
+    """A `Spool` in `folder`. Content of more than `blob_threshold` octets becomes a blob file.
+
+    A `visitor` looks at a spool that another process may own, and may retry and drop: it takes no lock, recovers and cleans nothing,
+    creates nothing (`start` raises FileNotFoundError), and everything else raises SpoolError. It drops ACTIVE entries only when no
+    live process owns the spool.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        blob_threshold: int = BLOB_THRESHOLD,
+        visitor: bool = False,
+    ) -> None:
+        self.recovered = 0  # leases of a dead owner that `start` gave back
+        self._folder = SpoolFolder(folder)
+        self._clock = clock
+        self._blob_threshold = blob_threshold
+        self._visitor = visitor
+        self._transactions = Transactions(partial(self._folder.database.open, migrate=False))
+        self._commits: GroupCommit | None = None
+        self._threads = FileThreads()
+        self._cache = Cache()
+
+    @property
+    def commits(self) -> int:
+        """How many transactions that write were committed: what shares one counts once."""
+        return self._transactions.count
+
+    async def start(self) -> None:
+        if self._commits:
+            return
+        threads = FileThreads()
+        commits = GroupCommit(self._transactions)
+        await commits.start(self._open, partial(self._close, threads))
+        self._threads, self._commits = threads, commits
+
+    def _open(self) -> Connection:
+        if self._visitor:
+            return self._folder.open_as_visitor()
+        connection, self.recovered = self._folder.open_as_owner(self._clock())
+        return connection
+
+    def _close(self, threads: FileThreads) -> None:
+        threads.close()
+        self._folder.lock.release()
+
+    async def stop(self) -> None:
+        commits, self._commits = self._commits, None
+        if commits is None:
+            return
+        try:
+            if not self._visitor:
+                await commits.submit(Operation(partial(entries.give_back, now=self._clock())))
+        except SpoolError:
+            pass  # the next start gives the leases back
+        finally:
+            await commits.stop()
+            self._cache = Cache()
+
+    def draft(self, message_id: str) -> Draft:
+        self._owned()
+        return DiskDraft(message_id, Blob(self._folder.blobs.path(message_id)), self._blob_threshold, self._threads)
+
+    async def put(self, envelope: Envelope, draft: Draft, *, held: bool = True) -> Entry:
+        self._owned()
+        if not isinstance(draft, DiskDraft):
+            raise TypeError("the draft was made by another spool")
+        check_put(envelope, draft.message_id)
+        state = State.ACTIVE if held else State.DEFERRED
+        entry = Entry(envelope.message_id, envelope, draft.size, state, due=self._clock(), since=envelope.received_at)
+        if draft.is_large:
+            await self._put_large(entry, draft)
+        else:
+            await self._insert(entry, draft.take())
+        return entry
+
+    async def _put_large(self, entry: Entry, draft: DiskDraft) -> None:
+        await draft.take_blob()
+        try:
+            inserted = self._insert(entry, None, draft.give_up)
+        except SpoolError:
+            draft.give_up()
+            raise
+        await inserted
+
+    def _insert(self, entry: Entry, data: bytes | None, failed: Callable[[], object] | None = None) -> asyncio.Future[None]:
+        def committed(_: Any, awaited: bool) -> None:
+            if entry.state is State.ACTIVE and not awaited:
+                self._give_back([entry.id])
+            elif entry.state is State.ACTIVE and data is not None:
+                self._cache.keep(entry.id, data)
+
+        insert = Operation(
+            lambda connection: entries.insert(connection, entry, data),
+            undo=lambda connection, _: entries.drop(connection, [entry.id], active=True),
+        )
+        return self._owned().submit(insert, committed=committed, failed=failed)
+
+    async def claim(self, now: float, limit: int) -> list[Entry]:
+        def committed(claimed: list[Entry], awaited: bool) -> None:
+            if claimed and not awaited:
+                self._give_back([entry.id for entry in claimed])
+
+        def undo(connection: Connection, claimed: list[Entry] | None) -> None:
+            entries.give_back(connection, now, [entry.id for entry in claimed or ()])
+
+        claim = Operation(partial(entries.claim, now=now, limit=max(limit, 0)), undo=undo)
+        claimed: list[Entry] = await self._owned().submit(claim, committed=committed)
+        return claimed
+
+    def _give_back(self, entry_ids: list[str]) -> None:
+        """End leases that nobody here will work, whatever it takes."""
+        if self._commits is None:
+            return  # `stop` gives everything back
+
+        def failed() -> None:
+            asyncio.get_running_loop().call_later(AGAIN, self._give_back, entry_ids)
+
+        operation = Operation(partial(entries.give_back, now=self._clock(), entry_ids=entry_ids))
+        self._commits.submit(operation, failed=failed).add_done_callback(asyncio.Future.exception)
+
+    async def update(self, entry_id: str, update: Update, *, lazy: bool = False) -> None:
+        check_update(entry_id, update)
+
+        def committed(blob_is_over: bool, _: bool) -> None:
+            if update.state not in (None, State.ACTIVE):
+                self._cache.forget(entry_id)
+            if blob_is_over:
+                self._threads.send(self._folder.blobs.remove, [entry_id])
+
+        change = Operation(partial(entries.change, entry_id=entry_id, update=update))
+        await self._owned().submit(change, lazy=lazy, committed=committed)
+
+    async def content(self, entry_id: str) -> Content:
+        cached = self._cache.get(entry_id)
+        if cached is not None:
+            return MemoryContent(cached)
+        size, data = await self._read(partial(entries.place, entry_id=entry_id))
+        if data is None:
+            return await self._threads.run(FileContent, self._folder.blobs.path(entry_id), size)
+        if len(data) != size:
+            raise SpoolError(f"the spool holds {len(data)} octets of {entry_id} instead of {size}")
+        return MemoryContent(data)
+
+    async def get(self, entry_id: str) -> Entry | None:
+        return await self._read(partial(entries.get, entry_id=entry_id))
+
+    async def find(self, query: Query) -> list[Entry]:
+        return await self._look(partial(entries.find, query=query))
+
+    async def counts(self) -> dict[State, int]:
+        return await self._look(entries.counts)
+
+    async def next_due(self) -> float | None:
+        return await self._read(entries.next_due)
+
+    async def waiting(self) -> dict[str, int]:
+        return await self._look(entries.waiting)
+
+    async def release(self, sink: str, now: float, limit: int) -> int:
+        return await self._write(partial(entries.release, sink=sink, now=now, limit=max(limit, 0)))
+
+    async def retry(self, entry_ids: Collection[str], now: float) -> list[str]:
+        done: list[str] = []
+        for chunk in _chunks(entry_ids):
+            done += await self._change(partial(entries.retry, entry_ids=chunk, now=now))
+        return done
+
+    async def drop(self, entry_ids: Collection[str]) -> list[str]:
+        def drop(connection: Connection, chunk: list[str]) -> list[str]:
+            return entries.drop(connection, chunk, active=self._visitor and self._folder.lock.is_free())
+
+        def committed(removed: list[str], _: bool) -> None:
+            self._threads.send(self._folder.blobs.remove, removed)
+
+        removed: list[str] = []
+        for chunk in _chunks(entry_ids):
+            removed += await self._started().submit(Operation(partial(drop, chunk=chunk)), committed=committed)
+        return removed
+
+    async def keep_revision(self, digest: str, text: str) -> None:
+        await self._write(partial(entries.keep_revision, digest=digest, text=text))
+
+    async def revision(self, digest: str) -> str | None:
+        return await self._read(partial(entries.revision, digest=digest))
+
+    async def sweep(self, *, finished_before: float, content_before: float, keep_revisions: Collection[str]) -> int:
+        swept = await self._sweep(partial(entries.sweep_entries, finished_before=finished_before, limit=CHUNK))
+        await self._sweep(partial(entries.sweep_content, finished_before=content_before, limit=CHUNK))
+        await self._write(partial(entries.sweep_revisions, keep=frozenset(keep_revisions)))
+        return swept
+
+    async def _sweep(self, stroke: Callable[[Connection], entries.Swept]) -> int:
+        def committed(swept: entries.Swept, _: bool) -> None:
+            self._threads.send(self._folder.blobs.remove, swept.blobs)
+
+        count = 0
+        while True:
+            swept: entries.Swept = await self._owned().submit(Operation(stroke), committed=committed)
+            count += swept.entries
+            if not swept.more:
+                return count
+
+    def _started(self) -> GroupCommit:
+        if self._commits is None:
+            raise SpoolError("the spool is not open")
+        return self._commits
+
+    def _owned(self) -> GroupCommit:
+        if self._visitor:
+            raise SpoolError("the spool was opened by a visitor, who may only look, retry and drop")
+        return self._started()
+
+    async def _read(self, work: Callable[[Connection], T]) -> T:
+        result: T = await self._started().submit(Operation(work, writes=False))
+        return result
+
+    async def _write(self, work: Callable[[Connection], T]) -> T:
+        result: T = await self._owned().submit(Operation(work))
+        return result
+
+    async def _change(self, work: Callable[[Connection], T]) -> T:
+        result: T = await self._started().submit(Operation(work))
+        return result
+
+    async def _look(self, work: Callable[[Connection], T]) -> T:
+        """A read that may take long: on a connection of its own, so that commits go on."""
+        self._started()
+
+        def look() -> T:
+            with self._folder.database.reading() as connection:
+                return work(connection)
+
+        return await self._threads.run(look)
+
+
+def _chunks(entry_ids: Collection[str]) -> Iterator[list[str]]:
+    ids = list(entry_ids)
+    return (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))

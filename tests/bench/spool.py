@@ -1,0 +1,140 @@
+"""How many messages a second the spool makes durable, and what each costs in CPU: python tests/bench/spool.py [--folder DIR]
+
+"put" is reception alone. "put+done" is a message's whole life as the worker lives it: put, a lazy completion with one step, content
+dropped. The floor is what SQLite and the disk take for the same rows: raw sqlite3, in one thread, with as many rows a transaction as
+there are concurrent puts. CPU is user and system time of the whole process; "ours" is CPU above the floor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import resource
+import sqlite3
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from inbound.accept.envelope import Envelope, Peer, new_message_id
+from inbound.accept.spool import Outcome, State, StepRecord, Update
+from inbound.accept.spool.database import Database
+from inbound.accept.spool.entries import IN_ROW
+from inbound.accept.spool.rows import envelope_text
+from inbound.accept.spool.sqlite import SqliteSpool
+
+CELLS = ((4096, 1), (4096, 20), (4096, 100), (102_400, 1), (102_400, 20), (102_400, 100), (1 << 20, 20))
+STEP = StepRecord("rule", 0, "action", "0" * 16, 1, 0.0, 12, Outcome.DONE, "CONTINUE", "arn:aws:s3:::mail", "", {"key": "mail/x"})
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one run took: messages, seconds, CPU seconds."""
+
+    messages: int
+    seconds: float
+    cpu: float
+
+    @property
+    def rate(self) -> float:
+        return self.messages / self.seconds
+
+    @property
+    def microseconds(self) -> float:
+        return self.cpu / self.messages * 1e6
+
+
+def envelope() -> Envelope:
+    peer = Peer("192.0.2.1", 54321, "mx.sender.example")
+    return Envelope(new_message_id(), peer, "mx.sender.example", "a@sender.example", ("b@example.com",), time.time(), time.time(), "0" * 16)
+
+
+def cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+async def put(spool: SqliteSpool, data: bytes) -> str:
+    message = envelope()
+    draft = spool.draft(message.message_id)
+    for start in range(0, len(data), 1 << 16):
+        if draft.add(data[start : start + (1 << 16)]):
+            await draft.flush()
+    return (await spool.put(message, draft)).id
+
+
+async def put_and_done(spool: SqliteSpool, data: bytes) -> str:
+    entry_id = await put(spool, data)
+    done = Update(steps=[STEP], state=State.DONE, finished=time.time(), disposition="COMPLETED", drop_content=True)
+    await spool.update(entry_id, done, lazy=True)
+    return entry_id
+
+
+async def measure(folder: Path, work: Callable[[SqliteSpool, bytes], Awaitable[str]], size: int, sessions: int, seconds: float) -> Figures:
+    spool = SqliteSpool(folder)
+    await spool.start()
+    data = b"x" * size
+    end = time.perf_counter() + seconds
+    count = 0
+
+    async def session() -> None:
+        nonlocal count
+        while time.perf_counter() < end:
+            await work(spool, data)
+            count += 1
+
+    start, cpu = time.perf_counter(), cpu_seconds()
+    await asyncio.gather(*(session() for _ in range(sessions)))
+    figures = Figures(count, time.perf_counter() - start, cpu_seconds() - cpu)
+    await spool.stop()
+    return figures
+
+
+def floor(folder: Path, size: int, sessions: int, seconds: float) -> Figures:
+    """The same rows by bare sqlite3."""
+    folder.mkdir()
+    database = Database(folder / "floor.sqlite3")
+    database.create()
+    connection = database.open(migrate=True)
+    data, text = b"x" * size, envelope_text(envelope())
+    rows = [(new_message_id(), time.time()) for _ in range(200_000)]
+    start, cpu, count = time.perf_counter(), cpu_seconds(), 0
+    while time.perf_counter() - start < seconds:
+        connection.execute("BEGIN IMMEDIATE")
+        for id_, now in rows[count : count + sessions]:
+            cursor = connection.execute(
+                "INSERT INTO entry (id, state, received, due, since, size, content, revision, envelope) VALUES (?,?,?,?,?,?,?,?,?)",
+                (id_, "active", now, now, now, size, IN_ROW, "0" * 16, text),
+            )
+            connection.execute("INSERT INTO content (entry, data) VALUES (?, ?)", (cursor.lastrowid, data))
+        connection.execute("COMMIT")
+        count += sessions
+    figures = Figures(count, time.perf_counter() - start, cpu_seconds() - cpu)
+    connection.close()
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path(), help="where to write; the disk measured is this one's")
+    parser.add_argument("--seconds", type=float, default=2.0, help="for each cell")
+    arguments = parser.parse_args()
+    print(f"SQLite {sqlite3.sqlite_version}, {arguments.folder.absolute()}")  # noqa: T201  # a command prints
+    print(f"{'octets':>8} {'sessions':>8} {'put/s':>8} {'CPU us':>7} {'ours us':>8} {'put+done/s':>11} {'CPU us':>7} {'floor/s':>8}")  # noqa: T201
+    for size, sessions in CELLS:
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+            folder = Path(name)
+            least = floor(folder / "floor", size, sessions, arguments.seconds)
+            puts = asyncio.run(measure(folder / "put", put, size, sessions, arguments.seconds))
+            lives = asyncio.run(measure(folder / "life", put_and_done, size, sessions, arguments.seconds))
+        ours = puts.microseconds - least.microseconds
+        print(  # noqa: T201
+            f"{size:8} {sessions:8} {puts.rate:8.0f} {puts.microseconds:7.0f} {ours:8.0f}"
+            f" {lives.rate:11.0f} {lives.microseconds:7.0f} {least.rate:8.0f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
