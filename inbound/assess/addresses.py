@@ -30,9 +30,10 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_PHRASE = frozenset({"word", "quoted", "bracket", "plain", "comment"})
 _IN_COMMENT = re.compile(r"[^()\\]*+(\\.|[()])", re.DOTALL)
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
-_ROUTE = re.compile(r"@[^:]*+:")
+_ROUTE = re.compile(r"\A@[^:]*+:")
 _ADDRESS = re.compile(rf'(?:"(?:[^\x00-\x1f\x7f"\\]|\\[ -~])*+"|{_ATOMS})@(?:{_ATOMS}|\[[^\x00-\x20\x7f\[\]\\]*+\])')
 _NEEDS_QUOTES = re.compile(r'[\x00-\x1f\x7f()<>\[\]:;@\\,."]')
 
@@ -117,6 +118,8 @@ def _members(tokens: list[_Token]) -> tuple[str, ...]:
     if [kind for _, kind in marks] != [":", ";"]:
         return ()
     (first, _), (last, _) = marks
+    if any(token.kind not in _PHRASE for token in tokens[:first]) or not all(_is_blank(token) for token in tokens[last + 1 :]):
+        return ()
     found, member = [], list[_Token]()
     for token in [*tokens[first + 1 : last], _Token(",", ",", 0, 0)]:
         if token.kind != ",":
@@ -134,18 +137,22 @@ def _mailbox(tokens: list[_Token]) -> tuple[str, str] | None:
     if any(token.kind in {"stray", "open"} for token in tokens):
         return None
     comments = " ".join(_unescaped(token) for token in tokens if token.kind == "comment")
-    words = [token for token in tokens if token.kind != "comment" and not token.text.isspace()]
+    words = [token for token in tokens if not _is_blank(token)]
     if words and words[-1].kind == "angle":
         phrase = tokens[: tokens.index(words[-1])]
         if any(token.kind == "angle" for token in phrase):
             return None
-        address = _ROUTE.sub("", words[-1].text[1:-1].strip(), count=1).strip()
+        address = _ROUTE.sub("", words[-1].text[1:-1].strip()).strip()
         name = "".join(_unescaped(token) for token in phrase if token.kind != "comment")
     else:
         address, name = "".join(token.text for token in tokens if token.kind != "comment").strip(), ""
     if not _ADDRESS.fullmatch(address):
         return None
     return encoded_words.decode(name.strip() or comments).strip(), address
+
+
+def _is_blank(token: _Token) -> bool:
+    return token.kind == "comment" or token.text.isspace()
 
 
 def _unescaped(token: _Token) -> str:

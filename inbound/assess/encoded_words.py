@@ -15,7 +15,7 @@ from typing import NamedTuple
 PATTERN = r"=\?[^?\s]*+\?[BbQq]\?[^?]*+\?="
 
 _WORD = re.compile(r"=\?([^?\s]*+)\?([BbQq])\?([^?]*+)\?=")
-_BASE64 = re.compile(r"[A-Za-z0-9+/]*+={0,3}")
+_BASE64 = re.compile(r"(?:[A-Za-z0-9+/]++={0,3})?")
 _QUOTED_PRINTABLE = re.compile(r"(?:[^=]|=[0-9A-Fa-f]{2})*+")
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
 
