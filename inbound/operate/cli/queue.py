@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -164,6 +164,8 @@ def _report(chosen: list[str], done: list[str], did: str, did_not: str, *, as_js
 
 def fact(entry: Any) -> dict[str, Any]:
     """One entry of the list as JSON."""
+    from inbound.deliver.trace import stamp  # noqa: PLC0415  # --help need not pay for it
+
     return {
         "id": entry.id, "state": str(entry.state), "received": stamp(entry.envelope.received_at), "size": entry.size,
         "sender": entry.envelope.reverse_path, "recipients": list(entry.envelope.forward_paths), "attempts": entry.attempts,
@@ -174,11 +176,6 @@ def fact(entry: Any) -> dict[str, Any]:
 def outline_json(outline: Any) -> Any:
     """The outline of a message's parts as JSON; a reason in words where it could not be made."""
     return outline.to_json() if hasattr(outline, "to_json") else None if outline is None else str(outline)
-
-
-def stamp(seconds: float) -> str:
-    """RFC 3339, UTC, with milliseconds."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def human(seconds: float) -> str:
