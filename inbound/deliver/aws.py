@@ -38,12 +38,16 @@ class Answer:
 
 
 class Body(Protocol):
-    """The octets of an object; `open` gives a new seekable reader."""
+    """The octets of an object."""
 
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """How many octets."""
+        ...
 
-    def open(self) -> BinaryIO: ...
+    def open(self) -> BinaryIO:
+        """A new seekable reader over all octets; the caller closes it."""
+        ...
 
 
 class Aws(Protocol):

@@ -121,7 +121,9 @@ class Content(Protocol):
     """The stored octets of one message, exactly as they came after dot-unstuffing."""
 
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """How many octets."""
+        ...
 
     def head(self, limit: int) -> bytes:
         """The first `limit` octets, or all of them."""
@@ -133,10 +135,12 @@ class Content(Protocol):
 
 
 class Draft(Protocol):
-    """Content that is still arriving: in memory while small, then a blob file. `size` counts the octets added so far."""
+    """Content that is still arriving: in memory while small, then a blob file."""
 
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """How many octets were added so far."""
+        ...
 
     def add(self, piece: bytes) -> bool:
         """Take the next octets; True when `flush` should be awaited before more is added. Never blocks."""

@@ -92,6 +92,7 @@ async def serve(parent: int, listening: int) -> None:
 
 
 def main() -> None:
+    """Run until the parent is gone, then take the whole session along."""
     parent, listening, added = int(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
     wanted = prepare(dict(os.environ), added)
     os.environ.clear()

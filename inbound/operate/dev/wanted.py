@@ -22,6 +22,7 @@ class Arn:
 
     @classmethod
     def parse(cls, text: str) -> Arn:
+        """From `arn:partition:service:region:account:resource`, which the rule models have checked."""
         _, _, _, region, account, resource = text.split(":", 5)
         return cls(text, region, account, resource)
 
@@ -37,6 +38,7 @@ class Wanted:
 
     @property
     def arns(self) -> tuple[Arn, ...]:
+        """Every ARN; buckets have none of their own here."""
         return (*self.topics, *self.functions, *self.keys)
 
     @property

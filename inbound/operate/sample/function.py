@@ -9,5 +9,6 @@ from typing import Any
 
 
 def handler(event: dict[str, Any], context: object) -> dict[str, str]:  # noqa: ARG001  Lambda's signature
+    """What Lambda calls."""
     print(json.dumps(event, ensure_ascii=False))  # noqa: T201  what a function prints is its log
     return {"disposition": "CONTINUE"}
