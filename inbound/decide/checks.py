@@ -55,7 +55,7 @@ def without_certificate(document: Document) -> Iterator[Problem]:
     """What is wrong where there is no certificate: the enabled rules of the active set that require TLS."""
     for rule in _active_rules(document):
         if rule.enabled and rule.data.get("TlsPolicy") == "Require":
-            yield document.problem((*rule.path, "TlsPolicy"), "needs a certificate, and there is none; "
+            yield document.problem((*rule.path, "TlsPolicy"), "needs a certificate; "
                                    "set INBOUND_TLS_CERT and INBOUND_TLS_KEY, or write Optional")
 
 

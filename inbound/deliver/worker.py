@@ -11,7 +11,7 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from inbound.accept.spool import Entry, Outcome, Spool, SpoolError, State, StepRecord, Update
 from inbound.assess.verdicts import Assessment
@@ -159,24 +159,24 @@ class Worker:
     # --- working ---
 
     async def _work(self, entry: Entry) -> None:
+        record = Record(entry)
         try:
-            update = await self._walk(entry)
+            update = await self._walk(entry, record)
         except StepStopped as stopped:
             update = stopped.update
         except asyncio.CancelledError:
             raise
         except Exception as error:
             self._log.exception(Event.WORKER_FAILED, id=entry.id, error=repr(error))
-            update = self._later(entry, f"internal error: {error!r}")
+            update = self._later(entry, f"internal error: {error!r}", record=record)
         await self._commit(entry, update, lazy=update.state is State.DONE)
-        self._tell(entry, update)
+        self._tell(entry, update, record)
 
-    async def _walk(self, entry: Entry) -> Update:
+    async def _walk(self, entry: Entry, record: Record) -> Update:
         """Drive the engine to its end. Raises StepStopped when the message has to wait or is dead."""
         rule_set = await self._rule_set(entry.envelope.revision)
         work = self._begin(entry)
         mail = Mail(entry.envelope.forward_paths, entry.envelope.tls is not None, self._terms.stop_scope)
-        record = Record(entry)
         engine = evaluate(rule_set, mail)
         disposition = await self._steps(engine, entry, work, record)
         return Update(
@@ -291,12 +291,12 @@ class Worker:
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, 10.0)
 
-    def _tell(self, entry: Entry, update: Update) -> None:
+    def _tell(self, entry: Entry, update: Update, record: Record) -> None:
         now = self._clock()
         if update.state is State.DONE:
             envelope = entry.envelope
             self._log.info(Event.MESSAGE_DONE, id=entry.id, disposition=update.disposition or "", sender=envelope.reverse_path,
-                           recipients=envelope.forward_paths, size=entry.size, steps=did(entry, update),
+                           recipients=envelope.forward_paths, size=entry.size, steps=record.done(),
                            seconds=round(now - envelope.received_at, 3))
         elif update.state is State.DEFERRED and update.error:
             self._log.warning(Event.MESSAGE_DEFERRED, id=entry.id, error=update.error, retry_in=round((update.due or now) - now, 1))
@@ -312,12 +312,6 @@ class Worker:
             found = RuleSet.model_validate_json(text)
             self.know(found)
         return found
-
-
-def did(entry: Entry, update: Update) -> list[str]:
-    """What was done, a word for each step: `support: S3 12 ms`."""
-    done = [step for step in (*entry.steps, *update.steps) if step.outcome is Outcome.DONE]
-    return [f"{s.rule}: {s.detail.get('action', '')}{' topic' if s.part == TOPIC else ''}{f' {s.milliseconds} ms' if s.sink else ''}" for s in done]
 
 
 class Record:
@@ -344,6 +338,11 @@ class Record:
         """How often it was tried."""
         return self._attempts.get((step.rule.Name, step.index, part), 0)
 
+    def done(self) -> list[str]:
+        """What was done, in order, a few words for each step: `support: S3 12 ms`."""
+        return [f"{s.rule}: {s.detail.get('action', '')}{' topic' if s.part == TOPIC else ''}{f' {s.milliseconds} ms' if s.sink else ''}"
+                for s in self._known.values()]
+
     def add(self, record: StepRecord, *, effect: bool = False) -> None:
         """Keep a record until the next commit; `effect` asks for one before the next side effect."""
         self.pending.append(record)
@@ -359,4 +358,4 @@ class Record:
         key = (record.rule, record.index, record.part)
         self._attempts[key] = max(record.attempt, self._attempts.get(key, 0))
         if record.outcome is Outcome.DONE:
-            self._known[key] = replace(record)
+            self._known[key] = record

@@ -18,6 +18,8 @@ from inbound.operate.cli import fail
 from inbound.service import Service, event_loop_runner
 from inbound.settings import Settings, SettingsError
 
+IMPATIENT = 0.5  # seconds after which a second signal is meant: shells and supervisors send some twice
+
 Around = Callable[[Settings], AbstractAsyncContextManager[Service]]
 
 
@@ -42,8 +44,17 @@ def run(settings: Settings, around: Around = plain, started: Callable[[Service],
 
 async def _run(settings: Settings, around: Around, started: Callable[[Service], None]) -> None:
     stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    asked: list[float] = []
+
+    def signalled() -> None:
+        asked.append(loop.time())
+        if asked[-1] - asked[0] > IMPATIENT:
+            os._exit(1)
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, _signalled, stop)
+        loop.add_signal_handler(number, signalled)
     async with around(settings) as service, contextlib.AsyncExitStack() as stack:
         starting = asyncio.create_task(service.start())
         stopping = asyncio.create_task(stop.wait())
@@ -58,9 +69,3 @@ async def _run(settings: Settings, around: Around, started: Callable[[Service], 
         stack.push_async_callback(http.cleanup)
         started(service)
         await stopping
-
-
-def _signalled(stop: asyncio.Event) -> None:
-    if stop.is_set():
-        os._exit(1)
-    stop.set()

@@ -124,6 +124,18 @@ async def test_an_editor_that_renames_the_old_file_away(path: Path) -> None:
         assert told == "second"
 
 
+def delete(path: Path) -> None:
+    path.rmdir() if path.is_dir() else path.unlink()
+
+
+def touch(path: Path) -> None:
+    path.touch()
+
+
+def make_folder(path: Path) -> None:
+    path.mkdir()
+
+
 def kubernetes(folder: Path, version: str, text: str) -> None:
     """What the kubelet does: a new folder, `..data_tmp` to it, renamed over `..data`; the old folder removed."""
     (folder / version).mkdir()
@@ -171,19 +183,19 @@ async def test_a_symlink_in_the_folders_is_turned(tmp_path: Path) -> None:
 
 async def test_deleted_and_created_anew(path: Path) -> None:
     async with watched(path) as book:
-        path.unlink()
+        delete(path)
         assert await book.failed() == f"{path}: no such file"
         assert book.book.current.rule_set.name == "first"
-        path.write_text(rules("second"))
+        in_place(path, rules("second"))
         assert await book.loaded() == "second"
 
 
 async def test_the_folder_deleted_and_created_anew(path: Path) -> None:
     async with watched(path) as book:
-        path.unlink()
-        path.parent.rmdir()
+        delete(path)
+        delete(path.parent)
         assert await book.failed() == f"{path}: no such file"
-        path.parent.mkdir()
+        make_folder(path.parent)
         rename_over(path, rules("second"))
         assert await book.loaded() == "second"
         in_place(path, rules("third"))
@@ -196,7 +208,7 @@ async def test_a_broken_file_changes_nothing_is_told_once_and_heals(path: Path) 
         in_place(path, BROKEN)
         assert await book.failed() == f"{path}:2:1: not YAML: ',' or ']' is missing (in what begins at line 1)"
         assert book.book.current is first
-        path.touch()
+        touch(path)
         rename_over(path, BROKEN)
         in_place(path, BROKEN.replace("[", "{"))
         assert await book.failed() == f"{path}:2:1: not YAML: ',' or '}}' is missing (in what begins at line 1)"
@@ -216,7 +228,7 @@ async def test_a_broken_file_that_breaks_again_after_it_healed_is_told_again(pat
 
 async def test_the_same_content_is_no_event(path: Path) -> None:
     async with watched(path) as book:
-        path.touch()
+        touch(path)
         rename_over(path, rules("first"))
         in_place(path, rules("second"))
         assert await book.loaded() == "second"
@@ -230,7 +242,7 @@ async def test_a_revision_may_be_refused_and_is_tried_again_at_the_next_change(p
         assert await book.failed() in (f"{path}: not taken into use: bucket mail cannot be created", "x: no")
         assert book.book.current.rule_set.name == "first"
         book.refuse = None
-        path.touch()
+        touch(path)
         assert await book.loaded() == "second"
 
 
@@ -243,7 +255,7 @@ async def test_the_caller_is_asked_before_the_swap(path: Path) -> None:
 
 async def test_a_fifo_a_folder_and_a_loop_in_its_place_do_not_block(path: Path) -> None:
     async with watched(path) as book:
-        path.unlink()
+        delete(path)
         os.mkfifo(path.with_suffix(".fifo"))
         path.with_suffix(".fifo").rename(path)
         told = await book.failed()
@@ -253,13 +265,13 @@ async def test_a_fifo_a_folder_and_a_loop_in_its_place_do_not_block(path: Path) 
         path.with_suffix(".loop").symlink_to(path)
         path.with_suffix(".loop").rename(path)
         assert await book.failed() == f"{path}: is a symbolic link that leads back to itself"
-        path.unlink()
-        path.mkdir()
+        delete(path)
+        make_folder(path)
         told = await book.failed()
         if told.endswith("no such file"):
             told = await book.failed()
         assert told == f"{path}: is a directory"
-        path.rmdir()
+        delete(path)
         assert await book.failed() == f"{path}: no such file"
         in_place(path, rules("second"))
         assert await book.loaded() == "second"
@@ -292,7 +304,7 @@ async def test_where_the_system_cannot_watch_files_are_polled(path: Path, monkey
 
 
 async def test_broken_at_the_start_is_the_callers_to_deal_with(path: Path) -> None:
-    path.write_text(BROKEN)
+    in_place(path, BROKEN)
     book = Book(path)
     with pytest.raises(RulesError):
         await book.book.read()
@@ -301,7 +313,7 @@ async def test_broken_at_the_start_is_the_callers_to_deal_with(path: Path) -> No
 
 
 async def test_what_requires_tls_is_refused_without_a_certificate(path: Path) -> None:
-    path.write_text(rules("first").replace("Actions", "TlsPolicy: Require\n      Actions"))
+    in_place(path, rules("first").replace("Actions", "TlsPolicy: Require\n      Actions"))
 
     async def never(_: object) -> None:
         raise AssertionError

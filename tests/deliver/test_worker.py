@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from worker_bench import EVENT, FUNCTION, OTHER_TOPIC, REQUEST, S3, S3_TOPIC, SNS, STOP, TOPIC, Bench, header, rule  # noqa: E402  # beside this file
 
 from inbound.accept.spool import Outcome, SpoolError, State  # noqa: E402
+from inbound.accept.spool.memory import Fault  # noqa: E402
 from inbound.decide.engine import StopScope  # noqa: E402
 from inbound.deliver.retry import Circuit  # noqa: E402
 from inbound.deliver.sinks import MessageFailed, MessageRefused, SinkDown  # noqa: E402
@@ -191,7 +192,7 @@ async def test_a_slow_sink_takes_no_more_than_its_slots_and_its_queue() -> None:
 
 async def test_trouble_with_the_spool_is_waited_out_and_no_step_is_repeated() -> None:
     async with Bench(rule("a", S3, SNS)) as bench:
-        bench.spool.faults.update = [SpoolError("disk gone")] * 2
+        bench.spool.faults.update = Fault(SpoolError("disk gone"), times=2)
         message = await bench.send()
         assert await bench.state(message) is State.DONE
         assert bench.aws.calls == ["s3:mail", f"sns:{OTHER_TOPIC}"]

@@ -7,6 +7,7 @@ import re
 from aiohttp import web
 
 from inbound.accept.spool import SpoolError, State
+from inbound.decide.engine import StopScope
 from inbound.decide.rules import RuleSet
 from inbound.deliver.trace import trace
 from inbound.service import Service
@@ -25,6 +26,7 @@ async def serve_http(service: Service, address: Address) -> web.AppRunner:
     await runner.setup()
     try:
         await web.TCPSite(runner, address.host or None, address.port).start()
+        service.http = Address(*runner.addresses[0][:2])
     except OSError as error:
         await runner.cleanup()
         raise SettingsError(f"cannot listen on {address} (HTTP): {error.strerror or error}; choose another with INBOUND_HTTP_LISTEN") from None
@@ -61,7 +63,8 @@ async def message(request: web.Request) -> web.Response:
         await service.worker.settled(message_id, _wait(request))
         entry = await service.spool.get(message_id) or entry
     rules = await service.spool.revision(entry.envelope.revision)
-    return web.json_response(trace(entry, RuleSet.model_validate_json(rules) if rules else None))
+    scope = StopScope(service.settings.stop_scope)
+    return web.json_response(trace(entry, RuleSet.model_validate_json(rules) if rules else None, scope))
 
 
 def _wait(request: web.Request) -> float:

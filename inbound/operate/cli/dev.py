@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from inbound.settings import Settings
 
 
-class Endpoint(click.ParamType):
+class Endpoint(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks
     """HOST:PORT of a local AWS to start, or the URL of one that runs."""
 
     name = "host:port or url"
@@ -38,7 +38,7 @@ class Endpoint(click.ParamType):
         return found
 
 
-class Function(click.ParamType):
+class Function(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks
     """NAME=FILE:HANDLER."""
 
     name = "name=file:handler"

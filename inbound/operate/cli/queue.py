@@ -6,7 +6,6 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
-
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,6 +61,7 @@ def visit(data: Path, look: Callable[[Any], Awaitable[T]]) -> T:
 def list_(states: tuple[str, ...], limit: int, data: Path, as_json: bool) -> None:
     """List entries, oldest first, and how many there are of each state."""
     from inbound.accept.spool import Query, State  # noqa: PLC0415  # --help need not pay for it
+    from inbound.operate.cli.route import safe  # noqa: PLC0415
 
     wanted = [State(s) for s in states or STATES[:3]]
 
@@ -77,9 +77,9 @@ def list_(states: tuple[str, ...], limit: int, data: Path, as_json: bool) -> Non
         age = human(now - entry.envelope.received_at)
         sender = entry.envelope.reverse_path or "<>"
         when = f"retry in {human(entry.due - now)}" if entry.state == "deferred" else ""
-        click.echo(f"{entry.id}  {entry.state:<8}  {age:>5}  {entry.size:>9}  {sender} -> {', '.join(entry.envelope.forward_paths)}  {when}".rstrip())
+        click.echo(f"{entry.id}  {entry.state:<8}  {age:>5}  {entry.size:>9}  {safe(sender)} -> {safe(', '.join(entry.envelope.forward_paths))}  {when}".rstrip())
         if entry.error:
-            click.echo(f"    {printable(entry.error)}")
+            click.echo(f"    {safe(entry.error)}")
     click.echo(", ".join(f"{counts[State(s)]} {s}" for s in STATES))
 
 
@@ -92,7 +92,9 @@ def show(message_id: str, data: Path, as_json: bool) -> None:
     from inbound.assess.outline import bounded_outline  # noqa: PLC0415  # --help need not pay for it
     from inbound.decide.rules import RuleSet  # noqa: PLC0415
     from inbound.deliver.trace import trace  # noqa: PLC0415
+    from inbound.decide.engine import StopScope  # noqa: PLC0415
     from inbound.operate.cli.route import render  # noqa: PLC0415
+    from inbound.settings import read  # noqa: PLC0415
 
     async def look(spool: Any) -> tuple[Any, str | None, Any]:
         entry = await spool.get(message_id)
@@ -106,7 +108,7 @@ def show(message_id: str, data: Path, as_json: bool) -> None:
     entry, text, outline = visit(data, look)
     if entry is None:
         fail(f"no message {message_id} in the spool of {data}", 1)
-    found = trace(entry, RuleSet.model_validate_json(text) if text else None)
+    found = trace(entry, RuleSet.model_validate_json(text) if text else None, StopScope(read().stop_scope))
     found["outline"] = outline_json(outline)
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=True))
@@ -185,8 +187,3 @@ def human(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.0f}{unit}"
     return f"{seconds:.0f}s"
-
-
-def printable(text: str) -> str:
-    """One line without control characters, for a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

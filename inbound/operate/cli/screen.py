@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
 import click
+import structlog
 
 from inbound.log import Event, EventDict, plain
 
 _NAMES_SHOWN = 12
+_HIDDEN = frozenset((Event.SERVICE_STARTED, Event.MESSAGE_RECEIVED))  # the first screen and the line of the whole route tell them
 
 
 class Screen:
@@ -18,14 +21,18 @@ class Screen:
 
     def __init__(self) -> None:
         self.names: Callable[[], Sequence[str]] = list
+        self._colour = sys.stdout.isatty()
 
     def render(self, _logger: Any, _method: str, event: EventDict) -> str:
-        """One line an event; the log's own form for those that have no line here."""
-        name = event.pop("event")
-        line = self._line(Event(name), event)
+        """One line an event; `key=value` for those that have no form of their own. Raises DropEvent for what the screen does not show."""
+        name = Event(event.pop("event"))
+        if name in _HIDDEN:
+            raise structlog.DropEvent
+        line = self._line(name, event)
         clock = datetime.now().strftime("%H:%M:%S")  # noqa: DTZ005  # the wall clock of the person who looks
         trace = event.get("exception")
-        return f"{click.style(clock, dim=True)}  {line}" + (f"\n{trace}" if trace else "")
+        shown = f"{click.style(clock, dim=True)}  {line}" + (f"\n{trace}" if trace else "")
+        return shown if self._colour else click.unstyle(shown)
 
     def _line(self, name: Event, event: EventDict) -> str:
         match name:

@@ -19,7 +19,7 @@ from inbound.operate.cli.route import render
 from inbound.settings import Address, address
 
 
-class HostPort(click.ParamType):
+class HostPort(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks
     """HOST:PORT."""
 
     name = "host:port"
@@ -104,7 +104,7 @@ class Refused(Exception):
 
 def connect(smtp: Address) -> smtplib.SMTP:
     """A session after EHLO. Raises OSError, SMTPException, Refused."""
-    client = smtplib.SMTP(timeout=30)
+    client = smtplib.SMTP(timeout=60)
     code, text = client.connect(smtp.host or "127.0.0.1", smtp.port)
     if code != 220:
         raise Refused(f"{code} {text.decode('ascii', 'replace')}")
@@ -139,7 +139,8 @@ def many(smtp: Address, sender: str, recipients: tuple[str, ...], content: bytes
     """Send the message `count` times over one connection, with a progress bar on a terminal."""
     started = time.monotonic()
     replies = []
-    with connect(smtp) as client, click.progressbar(range(count), label="sending", file=click.get_text_stream("stderr")) as bar:
+    progress = click.progressbar(range(count), label="sending", file=click.get_text_stream("stderr"))
+    with connect(smtp) as client, progress as bar:
         for _ in bar:
             replies.append(transaction(client, sender, recipients, content)[0])
     seconds = time.monotonic() - started

@@ -23,7 +23,6 @@ QUEUE_NAME_LIMIT = 80
 FUNCTION_TIMEOUT = 300
 """Seconds a function may run: well over the 30 of a RequestResponse action, so that the action's own limit is what people meet."""
 
-_HIGHEST_VERSION = 20
 _ROLE = "inbound-dev"
 
 
@@ -201,18 +200,12 @@ class Provision:
         arn: str = iam.get_role(RoleName=_ROLE)["Role"]["Arn"]
         return arn
 
-    def _qualifier(self, client: Any, name: str, qualifier: str) -> Iterator[str]:
-        if qualifier == "$LATEST" or not _missing(lambda: client.get_function_configuration(FunctionName=name, Qualifier=qualifier)):
-            return
-        if not qualifier.isdigit():
+    @staticmethod
+    def _qualifier(client: Any, name: str, qualifier: str) -> Iterator[str]:
+        """An alias to the newest code, even for a version: which number AWS would give it cannot be chosen, nor would its code change."""
+        if qualifier != "$LATEST" and _missing(lambda: client.get_function_configuration(FunctionName=name, Qualifier=qualifier)):
             client.create_alias(FunctionName=name, Name=qualifier, FunctionVersion="$LATEST")
-            yield f"created alias {qualifier} of function {name}"
-        elif int(qualifier) <= _HIGHEST_VERSION:
-            while int(client.publish_version(FunctionName=name)["Version"]) < int(qualifier):
-                continue
-            yield f"published version {qualifier} of function {name}; it keeps today's code, an alias would follow it"
-        else:
-            yield from self._once([f"cannot publish version {qualifier} of function {name}: the local AWS counts from 1; name an alias"])
+            yield f"created function {name}:{qualifier}, which is always the newest code"
 
 
 def queue_name(topic: str) -> str:

@@ -1,0 +1,251 @@
+"""The rules of the house: what the linters hold, and what only a look at the whole tree can tell."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from needs import needs
+
+from inbound.log import Event
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "inbound"
+
+OUTSIDE = {
+    "accept/listener.py": "SMTP sessions",
+    "accept/spool/blobs.py": "content in files",
+    "accept/spool/commits.py": "the thread that owns the database",
+    "accept/spool/content.py": "content in files",
+    "accept/spool/database.py": "SQLite",
+    "accept/spool/entries.py": "the clock, for what is written",
+    "accept/spool/folder.py": "the spool's folder",
+    "accept/spool/lock.py": "one process, one spool",
+    "accept/spool/memory.py": "the twin keeps time as its model does",
+    "accept/spool/sqlite.py": "the spool on disk",
+    "accept/spool/threads.py": "threads for what blocks",
+    "assess/outline.py": "a process for what a stranger's MIME may cost",
+    "decide/load.py": "reads the rule file",
+    "decide/watch.py": "watches the rule file",
+    "deliver/aws.py": "AWS",
+    "deliver/memory.py": "the twin of AWS waits as its model does",
+    "deliver/sinks.py": "limits and breakers run on the clock",
+    "deliver/work.py": "asks the process of assess/outline.py",
+    "deliver/worker.py": "the loop over what is due",
+    "log.py": "standard output",
+    "operate/": "what people run and look at",
+    "service.py": "the composition root",
+    "settings.py": "the environment",
+}
+"""The files that touch the outside world or the clock. All others are pure: what they need to know is handed to them."""
+
+TOUCHES = {
+    "asyncio", "concurrent", "fcntl", "http", "logging", "multiprocessing", "os", "pathlib", "queue", "random", "resource", "secrets", "select",
+    "selectors", "shutil", "signal", "smtplib", "socket", "sqlite3", "ssl", "subprocess", "sys", "tempfile", "threading", "time", "urllib", "uuid",
+}
+NOW = {"date.today", "datetime.now", "datetime.today", "datetime.utcnow", "open", "print", "input"}
+PURE_ALL_THE_SAME = {("accept/envelope.py", "os"): "os.urandom makes the message id"}
+
+ENVIRONMENT = {
+    "operate/dev/child.py": "cleans the environment that ministack and the functions run in",
+    "operate/dev/entry/inbound_entry.py": "runs in the Lambda, and tells the function where it lies",
+}
+"""Who may name the environment beside settings.py."""
+
+UNDOCUMENTED: dict[str, str] = {}
+"""`file:Class.method` of what needs no docstring, and why; besides what a documented Protocol asks for."""
+
+LOG_CALL = re.compile(r"(?:^|[._])log(?:ger)?(?:\.get\(\))?\.(?:debug|info|warning|error|exception|critical)$")
+
+
+def checked(*command: str) -> None:
+    """Run a tool at the top of the repository; its words are the failure."""
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
+
+
+@cache
+def sources() -> dict[str, ast.Module]:
+    """Each module of the package by its path within it."""
+    return {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text(), str(path)) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+@cache
+def repository() -> tuple[Path, ...]:
+    """Every file that git knows or would take."""
+    listed = subprocess.run([needs("git"), "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True)
+    return tuple(path for name in listed.stdout.decode().split("\0") if name and (path := ROOT / name).is_file())
+
+
+def texts() -> Iterator[tuple[str, int, str]]:
+    """Every line of every text file of the repository: its file, its number, its text."""
+    for path in repository():
+        octets = path.read_bytes()
+        if b"\0" not in octets:
+            for number, line in enumerate(octets.decode(errors="replace").splitlines(), 1):
+                yield path.relative_to(ROOT).as_posix(), number, line
+
+
+def found(pattern: str) -> list[str]:
+    """The lines of the repository in which the pattern is found."""
+    return [f"{file}:{number}: {line.strip()[:160]}" for file, number, line in texts() if re.search(pattern, line)]
+
+
+def imported(tree: ast.Module) -> set[str]:
+    """The top-level names of the modules that a module imports, wherever in it."""
+    names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module and node.level == 0]
+    return {name.partition(".")[0] for name in names}
+
+
+def test_ruff_finds_nothing() -> None:
+    checked(needs("ruff"), "check", "inbound", "tests")
+
+
+def test_mypy_finds_nothing() -> None:
+    checked(needs("mypy"))
+
+
+def test_imports_keep_their_contracts() -> None:
+    checked(needs("lint-imports"), "--no-logo")
+
+
+def test_every_outside_library_has_its_doors() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    behind = {module for contract in contracts if contract["type"] == "protected" for module in contract["protected_modules"]}
+    used = set().union(*map(imported, sources().values()))
+    outside = used - sys.stdlib_module_names - {"inbound", "_typeshed"}
+    assert outside <= behind, f"without a contract in pyproject.toml: {sorted(outside - behind)}"
+    assert behind <= used, f"behind a door, and used nowhere: {sorted(behind - used)}"
+
+
+def touches(name: str, tree: ast.Module) -> list[str]:
+    """What a module does that a pure one does not."""
+    modules = sorted(module for module in imported(tree) & (TOUCHES | {"aiohttp", "watchfiles"}) if (name, module) not in PURE_ALL_THE_SAME)
+    return modules + [call for node in ast.walk(tree) if isinstance(node, ast.Call) and (call := ast.unparse(node.func)) in NOW]
+
+
+def test_code_is_pure_apart_from_the_files_that_touch_the_outside() -> None:
+    impure = {name: what for name, tree in sources().items() if (what := touches(name, tree))}
+    undeclared = {name: what for name, what in impure.items() if not name.startswith(tuple(OUTSIDE))}
+    assert not undeclared, undeclared
+    stale = [entry for entry in OUTSIDE if not any(name.startswith(entry) for name in impure)]
+    assert not stale, f"these touch nothing: {stale}"
+
+
+def test_what_is_pure_all_the_same_uses_only_what_its_reason_says() -> None:
+    for (name, module), reason in PURE_ALL_THE_SAME.items():
+        uses = {ast.unparse(node) for node in ast.walk(sources()[name])
+                if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == module}
+        assert uses == {reason.split()[0]}
+
+
+def test_only_settings_reads_the_environment() -> None:
+    readers = set()
+    for name, tree in sources().items():
+        for node in ast.walk(tree):
+            named = node.attr if isinstance(node, ast.Attribute) else node.name if isinstance(node, ast.alias) else ""
+            option = node.arg if isinstance(node, ast.keyword) else ""
+            if named in ("environ", "environb", "getenv", "putenv", "expandvars") or option in ("envvar", "auto_envvar_prefix"):
+                readers.add(name)
+    assert readers == set(ENVIRONMENT)
+
+
+def test_every_module_says_why_it_exists() -> None:
+    assert [name for name, tree in sources().items() if not ast.get_docstring(tree)] == []
+
+
+Documented = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def public(node: ast.Module | ast.ClassDef, within: str = "") -> Iterator[tuple[str, Documented]]:
+    """The public classes, functions and methods of a module, with their dotted names."""
+    for child in node.body:
+        if isinstance(child, Documented) and not child.name.startswith("_"):
+            yield f"{within}{child.name}", child
+            if isinstance(child, ast.ClassDef):
+                yield from public(child, f"{within}{child.name}.")
+
+
+def promised() -> set[str]:
+    """The methods that Protocols of the package document: who implements one need not repeat it."""
+    return {
+        method.name
+        for tree in sources().values()
+        for _, node in public(tree)
+        if isinstance(node, ast.ClassDef) and any(ast.unparse(base).partition("[")[0] == "Protocol" for base in node.bases)
+        for method in node.body
+        if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(method)
+    }
+
+
+def test_every_public_name_has_a_docstring() -> None:
+    inherited = promised()
+    lacking = {
+        f"{file}:{name}" for file, tree in sources().items() for name, node in public(tree)
+        if not ast.get_docstring(node) and not ("." in name and node.name in inherited)
+    }
+    assert sorted(lacking - set(UNDOCUMENTED)) == []
+    assert sorted(set(UNDOCUMENTED) - lacking) == [], "these need no exception"
+
+
+def log_calls() -> Iterator[tuple[str, ast.Call]]:
+    """Every call that logs, with its place."""
+    for name, tree in sources().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and LOG_CALL.search(ast.unparse(node.func)):
+                yield f"{name}:{node.lineno}", node
+
+
+def events(node: ast.expr) -> list[str]:
+    """The members of Event that an expression may be; a name that is no member stands for anything else."""
+    if isinstance(node, ast.IfExp):
+        return events(node.body) + events(node.orelse)
+    if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("Event", "log.Event"):
+        return [node.attr]
+    return [f"not an Event: {ast.unparse(node)}"]
+
+
+def test_only_listed_events_are_logged() -> None:
+    calls = list(log_calls())
+    wrong = [f"{place}: {name}" for place, call in calls for name in (events(call.args[0]) if call.args else ["no event"]) if name not in Event.__members__]
+    assert wrong == []
+    assert len(calls) >= len(Event), "the pattern for calls that log finds too few"
+
+
+def test_every_listed_event_is_logged() -> None:
+    named = {node.attr for tree in sources().values() for node in ast.walk(tree)
+             if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("Event", "log.Event")}
+    assert sorted(set(Event.__members__) - named) == []
+
+
+@pytest.mark.parametrize("place", ["[.][.]/shared", "/wor[k]/", "/opt/ven[v]"])
+def test_nothing_names_a_place_outside_the_repository(place: str) -> None:
+    assert found(place) == []
+
+
+def test_nothing_is_left_for_later() -> None:
+    assert found(r"\b(?:TOD[O]|FIXM[E]|XX[X])\b") == []
+
+
+def test_no_file_is_a_drawer_for_anything() -> None:
+    drawer = re.compile(r"_?(?:util|helper|common|manager|misc)s?", re.IGNORECASE)
+    assert [str(path.relative_to(ROOT)) for path in repository() if any(drawer.fullmatch(Path(part).stem) for part in path.relative_to(ROOT).parts)] == []
+
+
+def test_every_exemption_has_its_reason() -> None:
+    lacking = []
+    before = ""
+    for file, number, line in texts():
+        exempts = re.search(r"# (noqa: [A-Z0-9, ]*[A-Z0-9]|type: ignore\[[a-z-, ]+\]|pragma: [a-z ]+?)(?P<reason>\s.*)?$", line) if file.endswith(".py") else None
+        if exempts and not exempts["reason"] and exempts[1] != before:  # lines of one block share the reason of its first
+            lacking.append(f"{file}:{number}: {line.strip()}")
+        before = exempts[1] if exempts else ""
+    assert lacking == []
