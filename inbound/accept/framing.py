@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 _RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
-_HEADER_END = re.compile(rb"\r?\n\r?\n")
+_HEADER_END = re.compile(rb"(?:\A|\r?\n)\r?\n")
 
 
 class Framer:

@@ -55,3 +55,7 @@ def test_received_fields_are_counted_in_the_header_block_only() -> None:
     assert received_count(b"Received: a\r\nreceived : b\r\n continued\r\nX: Received: c\r\n\r\nReceived: body\r\n") == 2
     assert received_count(b"Received: a\n\nReceived: body\n") == 1
     assert received_count(b"") == 0
+
+
+def test_a_message_without_header_has_no_hops() -> None:
+    assert received_count(b"\r\nReceived: body\r\n\r\n") == 0
