@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import ipaddress
 import os
 import re
@@ -17,6 +18,7 @@ import pytest
 from pydantic import ValidationError
 
 from inbound import settings
+from inbound.operate.cli import COMMANDS
 from inbound.settings import Address, Settings, SettingsError
 
 README = Path(__file__).parents[1] / "README.md"
@@ -182,12 +184,25 @@ def test_variables_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        settings.read().hostname = "other"  # type: ignore[misc]
+        settings.read().hostname = "other"  # type: ignore[misc]  # mypy knows it, too
 
 
 @pytest.mark.parametrize("text", ["127.0.0.1:25", "[::1]:25", "mx.example.com:0", ":8025"])
 def test_an_address_is_printed_as_it_is_written(text: str) -> None:
     assert str(settings.address(text)) == text
+
+
+def options() -> list[tuple[str, str, Any]]:
+    """Each option of a command that a variable can set: the command, the variable, the default."""
+    commands = [getattr(importlib.import_module(f"inbound.operate.cli.{name}"), name) for name in COMMANDS]
+    commands += [inner for command in commands for inner in getattr(command, "commands", {}).values()]
+    return [(command.name, option.envvar, option.default) for command in commands for option in command.params if option.envvar]
+
+
+def test_an_option_with_a_variable_is_the_setting_of_that_name() -> None:
+    assert options()
+    for command, name, value in options():
+        assert value == default(name.removeprefix("INBOUND_").lower()), f"{command}: {name}"
 
 
 def refused() -> str:
