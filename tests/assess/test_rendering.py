@@ -194,6 +194,7 @@ def test_any_value_is_one_field_that_reads_back(value: str) -> None:
 def test_boto3_and_aiohttp_take_the_reader() -> None:
     import aiohttp.payload
     import boto3
+    import urllib3
     from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 
     rendering = render(BytesContent(RAW * 1_000), trace=TRACE)
@@ -201,7 +202,7 @@ def test_boto3_and_aiohttp_take_the_reader() -> None:
 
     def answer(request: AWSPreparedRequest, **_: object) -> AWSResponse:
         sent.append(request.body.read())
-        return AWSResponse(request.url, 200, {}, io.BytesIO())
+        return AWSResponse(request.url, 200, {}, urllib3.HTTPResponse(io.BytesIO(), preload_content=False))
 
     client = boto3.client("s3", region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test")
     client.meta.events.register("before-send.s3.PutObject", answer)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -86,14 +88,25 @@ class Serve:
         self.errors = (await self.process.stderr.read()).decode()
 
 
+@contextlib.asynccontextmanager
+async def connected(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection, closed whatever happens to it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
 async def converse(port: int, *commands: bytes) -> list[str]:
     """Send each command after the reply to the one before; all replies, the greeting first."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    replies = [await reply(reader)]
-    for command in commands:
-        writer.write(command)
-        replies.append(await reply(reader))
-    writer.close()
+    async with connected(port) as (reader, writer):
+        replies = [await reply(reader)]
+        for command in commands:
+            writer.write(command)
+            replies.append(await reply(reader))
     return replies
 
 

@@ -45,7 +45,10 @@ class Sink:
             await asyncio.wait_for(self.changed.wait_for(holds), seconds)
 
     async def _answer(self, request: web.Request) -> web.Response:
-        body = await request.read()
+        try:
+            body = await request.read()
+        except ConnectionError:  # the caller was killed
+            return web.Response(status=400)
         path = request.match_info["path"]
         answer = self._failure() if self.fails else self._keep(request, path, body)
         async with self.changed:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from process import Serve, message, reply  # noqa: E402  # beside this file
+from process import Serve, connected, message, reply  # noqa: E402  # beside this file
 from sink import Sink  # noqa: E402  # beside this file
 
 RULES = """
@@ -29,17 +29,17 @@ SIZES = (200, 4_000, 100_000, 400_000)
 async def load(port: int, acknowledged: dict[str, bytes], dice: random.Random, until: asyncio.Event) -> None:
     """Send messages of all sizes over one connection until told to stop or cut off; note what was acknowledged."""
     with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        await reply(reader)
-        writer.write(b"EHLO load.test\r\n")
-        await reply(reader)
-        while not until.is_set():
-            marker = b"%016x" % dice.getrandbits(64)
-            body = b"Subject: " + marker + b"\r\n\r\n" + b"\r\n".join([marker * 4] * (dice.choice(SIZES) // 66 + 1))
-            for command in message("u@example.com", body):
-                writer.write(command)
-                answer = await reply(reader)
-            acknowledged[answer.split()[-1]] = body + b"\r\n"
+        async with connected(port) as (reader, writer):
+            await reply(reader)
+            writer.write(b"EHLO load.test\r\n")
+            await reply(reader)
+            while not until.is_set():
+                marker = b"%016x" % dice.getrandbits(64)
+                body = b"Subject: " + marker + b"\r\n\r\n" + b"\r\n".join([marker * 4] * (dice.choice(SIZES) // 66 + 1))
+                for command in message("u@example.com", body):
+                    writer.write(command)
+                    answer = await reply(reader)
+                acknowledged[answer.split()[-1]] = body + b"\r\n"
 
 
 async def test_every_acknowledged_message_arrives_after_kill_9_under_load(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import threading
 import tracemalloc
 from collections.abc import Iterator
@@ -37,7 +38,10 @@ async def test_only_the_owner_can_read_it_whatever_the_umask(tmp_path: Path, uma
     await spool.start()
     for data in (b"x", LARGE):
         await put(spool, data)
-    found = {path.relative_to(tmp_path).as_posix().replace(path.name, "*" if path.parent.name == "blobs" else path.name): path for path in (folder, *folder.rglob("*"))}
+    found = {
+        path.relative_to(tmp_path).as_posix().replace(path.name, "*" if path.parent.name == "blobs" else path.name): path
+        for path in (folder, *folder.rglob("*"))
+    }
     assert {name: oct(path.stat().st_mode & 0o7777) for name, path in found.items()} == {
         "spool": "0o700",
         "spool/blobs": "0o700",
@@ -88,7 +92,9 @@ async def test_a_blob_file_goes_with_its_content(disk: SqliteSpool, tmp_path: Pa
     assert blobs(tmp_path / "spool") == {"stays"}
 
 
-async def test_a_draft_discarded_while_it_is_written_leaves_no_file(disk: SqliteSpool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_draft_discarded_while_it_is_written_leaves_no_file(
+    disk: SqliteSpool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gate, entered = threading.Event(), threading.Event()
     real = os.write
 
@@ -156,8 +162,6 @@ async def test_damaged_content_is_an_error_of_that_entry_alone(disk: SqliteSpool
 async def test_a_damaged_record_does_not_stand_in_the_way(disk: SqliteSpool, tmp_path: Path, clock: Clock) -> None:
     hurt, well = [await put(disk, held=False) for _ in range(2)]
     await disk.stop()
-    import sqlite3
-
     with sqlite3.connect(tmp_path / "spool" / "spool.sqlite3") as connection:
         connection.execute("UPDATE entry SET envelope = '{' WHERE id = ?", (hurt.id,))
     connection.close()
@@ -172,16 +176,14 @@ async def test_a_damaged_record_does_not_stand_in_the_way(disk: SqliteSpool, tmp
 
 async def test_content_of_active_entries_is_not_read_back(disk: SqliteSpool) -> None:
     entry = await put(disk, octets(5000))
-    before = disk.cached
-    assert before == 5000
+    assert disk.cached == 5000
     await disk.update(entry.id, deferred(NOW))
     assert disk.cached == 0
     assert await read(disk, entry.id) == octets(5000)
 
 
-async def test_memory_for_content_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inbound.accept.spool.sqlite.CACHE", 10_000)
-    spool = SqliteSpool(tmp_path / "spool")
+async def test_memory_for_content_is_bounded(tmp_path: Path) -> None:
+    spool = SqliteSpool(tmp_path / "spool", memory=10_000)
     await spool.start()
     entries = [await put(spool, octets(4000, seed=i)) for i in range(5)]
     assert spool.cached == 8000
@@ -204,7 +206,9 @@ async def test_a_large_draft_costs_little_memory(disk: SqliteSpool) -> None:
     assert peak < 1 << 20
 
 
-async def test_neither_the_loop_nor_other_messages_wait_for_the_sync_of_a_large_one(disk: SqliteSpool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_neither_the_loop_nor_other_messages_wait_for_the_sync_of_a_large_one(
+    disk: SqliteSpool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gate, entered = threading.Event(), threading.Event()
     real = os.fsync
 

@@ -1,0 +1,186 @@
+"""What shares a commit, what does not spoil it for others, and who is told when nobody waits any more."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inbound.accept.spool import Query, SpoolError, State, Update, entries
+from inbound.accept.spool.sqlite import SqliteSpool
+from letters import Clock, deferred, done, drafted, envelope, octets, put, read, step
+from spools import THRESHOLD
+
+NOW = 1_700_000_000.0
+
+
+async def test_what_arrives_during_a_commit_shares_the_next(disk: SqliteSpool) -> None:
+    before = disk.commits
+    await asyncio.gather(*(put(disk) for _ in range(100)))
+    assert disk.commits - before <= 3
+
+
+async def test_lazy_updates_and_the_put_that_takes_them_along_are_one_commit(disk: SqliteSpool) -> None:
+    entries = await asyncio.gather(*(put(disk) for _ in range(10)))
+    before = disk.commits
+    lazy = [asyncio.ensure_future(disk.update(entry.id, done(NOW, steps=[step()]), lazy=True)) for entry in entries]
+    await asyncio.sleep(0)
+    await put(disk)
+    assert disk.commits - before == 1
+    assert all(task.done() for task in lazy)
+
+
+async def test_lazy_updates_wait_for_each_other_but_not_long(disk: SqliteSpool) -> None:
+    entries = await asyncio.gather(*(put(disk) for _ in range(10)))
+    before, start = disk.commits, asyncio.get_running_loop().time()
+    await asyncio.gather(*(disk.update(entry.id, done(NOW), lazy=True) for entry in entries))
+    assert disk.commits - before == 1
+    assert 0.04 < asyncio.get_running_loop().time() - start < 1.0
+
+
+async def test_reading_commits_nothing(disk: SqliteSpool) -> None:
+    entry = await put(disk)
+    before = disk.commits
+    await disk.get(entry.id)
+    await disk.find(Query())
+    await disk.counts()
+    await disk.next_due()
+    await disk.content(entry.id)
+    assert disk.commits == before
+
+
+async def test_one_that_fails_does_not_fail_those_it_shares_a_transaction_with(disk: SqliteSpool) -> None:
+    first = await put(disk)
+    twin = disk.draft(first.id)
+    messages = [envelope() for _ in range(6)]
+    outcomes = await asyncio.gather(
+        *(disk.put(message, await drafted(disk, message.message_id, octets(50))) for message in messages[:3]),
+        disk.put(first.envelope, twin),
+        disk.update(first.id, Update(due=float("nan"))),
+        disk.update(first.id, Update(attempts=10**30)),
+        disk.update("gone", Update(attempts=1)),
+        *(disk.put(message, await drafted(disk, message.message_id, octets(50))) for message in messages[3:]),
+        disk.update(first.id, Update(attempts=5)),
+        return_exceptions=True,
+    )
+    assert [type(outcome).__name__ for outcome in outcomes] == [
+        *["Entry"] * 3,
+        *["SpoolError"] * 3,
+        "KeyError",
+        *["Entry"] * 3,
+        "NoneType",
+    ]
+    for message in messages:
+        assert await read(disk, message.message_id) == octets(50)
+    found = await disk.get(first.id)
+    assert found
+    assert found.attempts == 5
+
+
+@pytest.mark.parametrize("size", [100, THRESHOLD * 5])
+async def test_a_put_cancelled_in_its_commit_is_carried_out_and_free_for_a_claim(
+    disk: SqliteSpool, clock: Clock, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, gate = threading.Event(), threading.Event()
+    insert = entries.insert
+
+    def slow(*arguments: Any) -> None:
+        entered.set()
+        gate.wait(10)
+        insert(*arguments)
+
+    monkeypatch.setattr(entries, "insert", slow)
+    message = envelope()
+    draft = await drafted(disk, message.message_id, octets(size))
+    task = asyncio.ensure_future(disk.put(message, draft))
+    await asyncio.to_thread(entered.wait, 10)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await draft.discard()
+    gate.set()
+    assert await disk.get(message.message_id)
+    assert [entry.id for entry in await disk.claim(clock.now, 10)] == [message.message_id]
+    assert await read(disk, message.message_id) == octets(size)
+
+
+async def test_a_put_cancelled_while_its_file_is_synced_leaves_nothing(
+    disk: SqliteSpool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, gate = threading.Event(), threading.Event()
+    fsync = os.fsync
+
+    def slow(fd: int) -> None:
+        entered.set()
+        gate.wait(10)
+        fsync(fd)
+
+    monkeypatch.setattr("inbound.accept.spool.blobs.os.fsync", slow)
+    message = envelope()
+    task = asyncio.ensure_future(disk.put(message, await drafted(disk, message.message_id, octets(THRESHOLD * 5))))
+    await asyncio.to_thread(entered.wait, 10)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    gate.set()
+    assert await disk.get(message.message_id) is None
+    await disk.stop()
+    assert list((tmp_path / "spool" / "blobs").iterdir()) == []
+
+
+async def test_a_cancelled_claim_leases_nothing(disk: SqliteSpool, clock: Clock) -> None:
+    entry = await put(disk, held=False)
+    task = asyncio.ensure_future(disk.claim(clock.now, 10))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await disk.get(entry.id)
+    assert [claimed.id for claimed in await disk.claim(clock.now, 10)] == [entry.id]
+
+
+async def test_a_cancelled_update_is_carried_out(disk: SqliteSpool) -> None:
+    entry = await put(disk)
+    task = asyncio.ensure_future(disk.update(entry.id, deferred(NOW)))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    found = await disk.get(entry.id)
+    assert found
+    assert found.state is State.DEFERRED
+    assert disk.cached == 0
+
+
+async def test_everything_ends_when_stop_comes_between(disk: SqliteSpool) -> None:
+    messages = [envelope() for _ in range(40)]
+    drafts = [await drafted(disk, message.message_id, octets(THRESHOLD * 2 if i % 2 else 200)) for i, message in enumerate(messages)]
+    tasks = [asyncio.ensure_future(disk.put(message, draft)) for message, draft in zip(messages, drafts, strict=True)]
+    await asyncio.sleep(0)
+    await disk.stop()
+    outcomes = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 20)
+    await disk.start()
+    for message, outcome in zip(messages, outcomes, strict=True):
+        if isinstance(outcome, SpoolError):
+            assert await disk.get(message.message_id) is None
+        else:
+            assert len(await read(disk, message.message_id)) == outcome.size
+    assert any(not isinstance(outcome, SpoolError) for outcome in outcomes)
+
+
+async def test_it_may_be_left_behind_without_stop(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A loop that ends without stop() leaves a thread that waits in vain, and no error."""
+    folder = tmp_path_factory.mktemp("spool")
+
+    async def abandon() -> SqliteSpool:
+        spool = SqliteSpool(folder)
+        await spool.start()
+        await put(spool)
+        return spool
+
+    spool = await asyncio.to_thread(lambda: asyncio.run(abandon()))
+    assert spool.commits >= 1
