@@ -14,6 +14,7 @@ from inbound.assess import addresses, encoded_words, forged
 
 HEADER_LIMIT = 102_400
 HEAD = HEADER_LIMIT + 4  # how much of a message `parse` wants to see: an empty line may follow right after the limit
+FIRST = 1_024  # how much of it `begins_with_field` wants to see: no name of a field is longer than a line may be
 
 _FIELD = re.compile(rb"^([!-9;-~]++)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)", re.MULTILINE)
 _FOLD = re.compile(rb"\r?\n[ \t]++")
@@ -72,10 +73,11 @@ def parse(head: bytes, *, authserv_id: str = "") -> Message:
 def begins_with_field(head: bytes) -> bool:
     """Does the message begin with a header field (or an mbox line, an empty header block, or not at all)?
 
-    `head` holds its first octets, 1 KiB or more. If it does not, whatever is put above it needs an empty line in between: else its first
-    line would be taken for a part of our last field.
+    `head` holds at least its first `FIRST` octets, or all of it. If it does not, whatever is put above it needs an empty line in between:
+    else its first line would be taken for a part of our last field.
     """
-    return not head or head.startswith((_MBOX, b"\n", b"\r\n")) or _FIELD.match(head) is not None
+    first = head[:FIRST]
+    return not first or first.startswith((_MBOX, b"\n", b"\r\n")) or _FIELD.match(first) is not None
 
 
 def _block(head: bytes) -> tuple[bytes, bool]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from inbound.accept.spool import Content
 from inbound.assess import encoded_words
 from inbound.assess.forged import INSERTION
-from inbound.assess.message import Message, begins_with_field
+from inbound.assess.message import FIRST, Message, begins_with_field
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 HeaderField = tuple[str, str]
 
 _BREAKS_OUT = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_FIRST_LINE = 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ def render(
 
     A content that does not begin with a header field gets an empty line above it, or its first line would read as a part of ours.
     """
-    separator = b"" if begins_with_field(content.head(_FIRST_LINE)) else b"\r\n"
+    separator = b"" if begins_with_field(content.head(FIRST)) else b"\r\n"
     prefix = b"".join(field_line(name, value) for name, value in [*reversed(added), *trace])
     return Rendering(prefix + separator, content, forged)
 
@@ -68,8 +67,8 @@ def visible_fields(
 
     `trace` is shown undecoded: what a client put into it must not turn into something else.
     """
-    on_top = [(name, encoded_words.decode(_safe(value))) for name, value in reversed(added)]
-    ours = [(name, _safe(value).replace("\r\n ", " ")) for name, value in trace]
+    on_top = [(name, encoded_words.decode(value) if value.isascii() else value) for name, value in reversed(added)]
+    ours = [(name, value.replace("\r\n ", " ")) for name, value in trace]
     return (*on_top, *ours, *((each.name, each.value) for each in message.fields))
 
 
@@ -121,10 +120,11 @@ class _Reader(io.RawIOBase):
         return True
 
     def tell(self) -> int:
+        self._must_be_open()
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._checkClosed()
+        self._must_be_open()
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._rendering.size}[whence]
         if base + offset < 0:
             raise ValueError(f"negative seek position {base + offset}")
@@ -132,6 +132,7 @@ class _Reader(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: WriteableBuffer) -> int:
+        self._must_be_open()
         view = memoryview(buffer).cast("B")
         filled = 0
         while filled < len(view) and (piece := self._next(len(view) - filled)):
@@ -147,6 +148,10 @@ class _Reader(io.RawIOBase):
         if not self.closed:
             self._source.close()
         super().close()
+
+    def _must_be_open(self) -> None:
+        if self.closed:
+            raise ValueError("I/O operation on a closed rendering")
 
     def _next(self, limit: int) -> bytes:
         """Up to `limit` octets from the one piece that the position is in."""

@@ -63,7 +63,8 @@ class Assessment:
 
 
 _UNPRINTABLE = re.compile(r"[^ -~]")
-_STRUCTURE = re.compile(r"[^!-~]|[;()\\]|=(?=\?)")
+_STRUCTURE = re.compile(r"[^!-~]|[;()\\]")
+_ENCODED_WORD = re.compile(r"=+(?=\?)")
 
 
 def trace_headers(
@@ -99,8 +100,9 @@ def _received(envelope: Envelope, hostname: str) -> str:
 
 
 def _word(text: str, *, envelope: Envelope | None = None) -> str:
-    """Client's text for a place that white space, a comment or a semicolon would end."""
-    return _STRUCTURE.sub(lambda found: _or_mark(found[0], envelope), text) or "unknown"
+    """Client's text for a place that white space, a comment or a semicolon would end, and that some reader would decode."""
+    plain = _STRUCTURE.sub(lambda found: _or_mark(found[0], envelope), text)
+    return _ENCODED_WORD.sub(lambda found: "?" * len(found[0]), plain) or "unknown"
 
 
 def _printable(text: str, envelope: Envelope) -> str:

@@ -141,7 +141,8 @@ def test_whatever_ends_the_parse_gives_a_reason(monkeypatch: pytest.MonkeyPatch,
 
 def test_cpu_time_is_limited_too() -> None:
     code = "from inbound.assess import outline; outline.outline = lambda raw: [None for _ in iter(int, 1)]; outline.work(1)"
-    done = subprocess.run([sys.executable, "-c", code], input=b"", capture_output=True, timeout=30, check=False, cwd=Path(__file__).parents[2])
+    top = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], input=b"", capture_output=True, timeout=30, check=False, cwd=top)
     assert done.returncode < 0
 
 
