@@ -7,7 +7,8 @@ import contextlib
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from types import MappingProxyType
 
 from inbound.accept.listener import Listener, bind
 from inbound.accept.policy import Limits
@@ -37,13 +38,18 @@ async def _nothing(_rules: RuleSet) -> None:
 
 
 class Service:
-    """One process that receives mail. `on_rules` is awaited before a revision takes effect; it may refuse it by raising."""
+    """One process that receives mail. `on_rules` is awaited before a revision takes effect; it may refuse it by raising.
+
+    `chosen_with` names what an operator chooses the addresses with, for the error that one of them is taken.
+    """
 
     def __init__(self, settings: Settings, log: Log, *, access: Access | None = None, aws: Aws | None = None, on_rules: OnRules = _nothing,
-                 production: bool = True) -> None:
+                 production: bool = True, chosen_with: Mapping[str, str] = MappingProxyType({"smtp": "INBOUND_LISTEN", "http": "INBOUND_HTTP_LISTEN"}),
+                 ) -> None:
         self.settings = settings
         self.log = log
         self.production = production
+        self.chosen_with = chosen_with
         self.tls = tls_context(settings)
         self.spool: Spool = SqliteSpool(settings.spool)
         self.aws: Aws = aws or Boto3(access)
@@ -52,6 +58,7 @@ class Service:
         self.intake = SpoolIntake(self.spool, self.worker, lambda: self.rules.current.rule_set, log, tls_works=self.tls is not None)
         self.listener = Listener(self.intake, log, hostname=settings.hostname, limits=limits(settings), tls=self.tls)
         self.addresses: list[Address] = []
+        self.http = settings.http_listen
         self.ready = False
         self._on_rules = on_rules
         self._tasks: list[asyncio.Task[None]] = []
@@ -100,7 +107,8 @@ class Service:
             except OSError as error:
                 for sock in sockets:
                     sock.close()
-                raise SettingsError(f"cannot listen on {Address(host, port)}: {error.strerror or error}; choose another with INBOUND_LISTEN") from None
+                raise SettingsError(f"cannot listen on {Address(host, port)}: {error.strerror or error}; "
+                                    f"choose another with {self.chosen_with['smtp']}") from None
         self.addresses = [Address(*sock.getsockname()[:2]) for sock in sockets]
         return sockets
 

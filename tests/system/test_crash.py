@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from process import Serve, connected, message, reply  # noqa: E402  # beside this file
-from sink import Sink  # noqa: E402  # beside this file
+from process import Serve, connected, message, reply
+from sink import Sink
 
 RULES = """
 RuleSets:

@@ -29,7 +29,8 @@ async def serve_http(service: Service, address: Address) -> web.AppRunner:
         service.http = Address(*runner.addresses[0][:2])
     except OSError as error:
         await runner.cleanup()
-        raise SettingsError(f"cannot listen on {address} (HTTP): {error.strerror or error}; choose another with INBOUND_HTTP_LISTEN") from None
+        raise SettingsError(f"cannot listen on {address} (HTTP): {error.strerror or error}; "
+                            f"choose another with {service.chosen_with['http']}") from None
     return runner
 
 

@@ -110,7 +110,7 @@ class Setup:
         from inbound import log  # noqa: PLC0415  # see `dev`
         from inbound.decide.load import load  # noqa: PLC0415
         from inbound.deliver.aws import Access  # noqa: PLC0415
-        from inbound.operate.dev import LocalAws, LocalAwsError, Provision, dev_session, wanted  # noqa: PLC0415
+        from inbound.operate.dev import LocalAws, LocalAwsError, Provision, wanted  # noqa: PLC0415
         from inbound.service import Service  # noqa: PLC0415
         from inbound.settings import SettingsError  # noqa: PLC0415
 
@@ -131,12 +131,13 @@ class Setup:
                 self.endpoint = local.endpoint
                 stack.push_async_callback(_cancel, asyncio.create_task(self._watch(local)))
             provision = Provision(endpoint=self.endpoint, functions=self.functions)
-            access = Access(endpoint_url=self.endpoint, region=needs.region, session=lambda: dev_session(needs.region), proxies=False)
+            access = Access(endpoint_url=self.endpoint, region=needs.region, session=lambda: local_session(needs.region), proxies=False)
 
             async def on_rules(rule_set: RuleSet) -> None:
                 await self._provide(provision, local, rule_set)
 
-            service = Service(settings, log.get(), access=access, on_rules=on_rules, production=False)
+            service = Service(settings, log.get(), access=access, on_rules=on_rules, production=False,
+                              chosen_with={"smtp": "--smtp HOST:PORT", "http": "--http HOST:PORT"})
             self.screen.names = lambda: names(service.rules.current.rule_set)
             stack.push_async_callback(_cancel, asyncio.create_task(self._follow(provision)))
             yield service
@@ -185,6 +186,13 @@ class Setup:
 async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+def local_session(region: str) -> Any:
+    """A boto3 session with test credentials and nothing of the user's own AWS. Slow: it loads boto3."""
+    from inbound.operate.dev.session import dev_session  # noqa: PLC0415  # only when a call is made
+
+    return dev_session(region)
 
 
 def names(rule_set: RuleSet) -> list[str]:

@@ -8,22 +8,23 @@ that the parent keeps open; a line `account 123456789012` on it changes the acco
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable
-from typing import Any
+import traceback
 
-GRACE = 8.0
+from hypercorn.asyncio import serve as hypercorn_serve
+from hypercorn.config import Config
+from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, Scope
+
+GRACE = 5.0
 """Seconds in which requests may end and state may be written once the parent is gone; what then still runs is killed."""
 
 _FOREIGN = ("AWS_", "MINISTACK_", "LOCALSTACK_", "LAMBDA_", "IOT_", "SFTP_", "EDGE_")
 _LOOPBACK = "127.0.0.1,localhost,::1"
-
-Scope = dict[str, Any]
-App = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
 
 
 def prepare(inherited: dict[str, str], added: dict[str, str]) -> dict[str, str]:
@@ -33,13 +34,13 @@ def prepare(inherited: dict[str, str], added: dict[str, str]) -> dict[str, str]:
     return kept | past_proxies | added
 
 
-def without_pages(app: App) -> App:
+def without_pages(app: ASGIFramework) -> ASGIFramework:
     """Refuse what a browser sends for a web page: ministack answers every origin and runs code, so any page could run code here."""
 
-    async def guarded(scope: Scope, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
+    async def guarded(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         if scope["type"] == "http" and any(name.lower() == b"origin" for name, _ in scope["headers"]):
-            await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
-            await send({"type": "http.response.body", "body": b"The local AWS of inbound dev does not serve web pages.\n"})
+            await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")], "trailers": False})
+            await send({"type": "http.response.body", "body": b"The local AWS does not serve web pages.\n", "more_body": False})
         else:
             await app(scope, receive, send)
 
@@ -70,11 +71,8 @@ def _watch(parent: int, gone: asyncio.Event) -> None:
 
 
 async def serve(parent: int, listening: int) -> None:
-    """Serve ministack on the bound socket until the parent is gone."""
-    from hypercorn.asyncio import serve as hypercorn_serve
-    from hypercorn.config import Config
-    from ministack.app import app
-
+    """Serve ministack on the bound socket until the parent is gone; then end, and with this process every function it runs."""
+    app = importlib.import_module("ministack.app").app  # now, since it reads the environment as it is imported
     gone = asyncio.Event()
     _watch(parent, gone)
 
@@ -88,7 +86,12 @@ async def serve(parent: int, listening: int) -> None:
     config.bind = [f"fd://{listening}"]
     config.keep_alive_timeout = 75
     config.graceful_timeout = 1
-    await hypercorn_serve(without_pages(app), config, shutdown_trigger=until_gone)
+    try:
+        await hypercorn_serve(without_pages(app), config, shutdown_trigger=until_gone)
+    except BaseException:
+        traceback.print_exc()
+    sys.stderr.flush()
+    os.killpg(0, signal.SIGKILL)
 
 
 def main() -> None:
@@ -97,11 +100,7 @@ def main() -> None:
     wanted = prepare(dict(os.environ), added)
     os.environ.clear()
     os.environ.update(wanted)
-    try:
-        asyncio.run(serve(parent, listening))
-    finally:
-        sys.stderr.flush()
-        os.killpg(0, signal.SIGKILL)
+    asyncio.run(serve(parent, listening))
 
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ from inbound.operate.dev.wanted import DEFAULT_ACCOUNT, DEFAULT_REGION
 CHILD = Path(__file__).with_name("child.py")
 
 _START_LIMIT = 60.0
-_STOP_LIMIT = 12.0
-_LOCK_LIMIT = 12.0
+_STOP_LIMIT = 8.0
+_LOCK_LIMIT = 10.0
 _POLL = 0.03
 _STATE_LIMIT = 32_000_000
 
@@ -67,7 +67,7 @@ class LocalAws:
             raise LocalAwsError("the local AWS needs ministack: pip install 'inbound-mx[dev]', or name a running one with --aws URL")
         self._refuse_outside()
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with contextlib.ExitStack() as held:
                 lock = held.enter_context(await self._lock())
                 listening = held.enter_context(self._bind())
@@ -82,7 +82,7 @@ class LocalAws:
             raise
 
     async def ended(self) -> str:
-        """Wait until it ends by itself, which it should not; one line that says what its log ends with."""
+        """Wait until it ends by itself, which it should not; one line that says what its log ends with. To be cancelled before `stop`."""
         assert self._process is not None, "started before"  # noqa: S101  the caller's mistake, not the world's
         await self._process.wait()
         return self._last_words()
@@ -103,10 +103,12 @@ class LocalAws:
         if process.stdin is not None:
             process.stdin.close()
         try:
-            await asyncio.wait_for(process.wait(), _STOP_LIMIT)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), _STOP_LIMIT)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
 
     def _refuse_outside(self) -> None:
         try:
@@ -162,7 +164,7 @@ class LocalAws:
 
     async def _spawn(self, listening: int, lock: int) -> asyncio.subprocess.Process:
         arguments = (str(os.getpid()), str(listening), json.dumps(self._environment()))
-        with self.log.open("wb") as log:  # noqa: ASYNC230  opening a local file once
+        with self.log.open("wb") as log:
             return await asyncio.create_subprocess_exec(
                 sys.executable, "-P", str(CHILD), *arguments, stdin=asyncio.subprocess.PIPE, stdout=log, stderr=log,
                 pass_fds=(listening, lock), start_new_session=True)

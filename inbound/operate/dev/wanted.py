@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from inbound.decide.rules import Lambda, RuleSet, S3
+from inbound.decide.rules import S3, Lambda, RuleSet
 
 DEFAULT_ACCOUNT = "000000000000"
 DEFAULT_REGION = "us-east-1"
+QUEUE_NAME_LIMIT = 80
 
 
 @dataclass(frozen=True)
@@ -72,3 +74,10 @@ def _named(rule_set: RuleSet) -> Iterator[tuple[str, str]]:
             yield "function", action.FunctionArn
         if action.TopicArn:
             yield "topic", action.TopicArn
+
+
+def queue_name(topic: str) -> str:
+    """The queue that shows what a topic publishes: NAME-dev; the middle of a name too long for SQS (80) gives way to a digest."""
+    if len(topic) + len("-dev") <= QUEUE_NAME_LIMIT:
+        return f"{topic}-dev"
+    return f"{topic[:67]}-{hashlib.sha256(topic.encode()).hexdigest()[:8]}-dev"

@@ -22,7 +22,8 @@ exports.handler = (event, context, callback) => {
   loaded
     .then((handler) => {
       const answer = handler(event, context, callback);
-      if (handler.length < 3 || answer instanceof Promise) return Promise.resolve(answer).then((value) => callback(null, value));
+      const isPromise = answer && typeof answer.then === "function";
+      if (isPromise || handler.length < 3) return Promise.resolve(answer).then((value) => callback(null, value));
     })
     .catch(callback);
 };
