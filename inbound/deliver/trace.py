@@ -60,7 +60,8 @@ def rules(entry: Entry, rule_set: RuleSet, stop_scope: StopScope) -> list[dict[s
     for rule in told:
         for action in rule["actions"]:
             records = recorded.get((rule["name"], action["index"]), ())
-            action["state"] = _state(records, reached=action["flow"] is not None, entry=entry)
+            own = [record for record in records if record.part == "action"]
+            action["state"] = _state(own, reached=action["flow"] is not None, entry=entry)
             action["attempts"] = [attempt(record) for record in records]
     return told
 
