@@ -18,7 +18,7 @@ _LOCAL_PART = re.compile(r'[^\s"(),:;<>@\[\\\]\x00-\x1f\x7f]+|"(?:[^"\\\x00-\x1f
 _DOMAIN_LIMIT = 253
 
 
-class InvalidRecipient(ValueError):  # noqa: N818  # it names what the text is
+class InvalidRecipient(ValueError):  # it names what the text is
     """The text is neither an address, nor a domain, nor `.domain`."""
 
 

@@ -13,13 +13,18 @@ from hypothesis import strategies as st
 
 from inbound.decide.load import Loaded, RulesError, RulesUnreadableError, load, parse
 from inbound.decide.problem import Problem
-from inbound.decide.rules import AddHeader, Bounce, ReceiptRule, S3
+from inbound.decide.rules import S3, AddHeader, AnyAction, Bounce, ReceiptRule
 
 SAMPLE = Path(__file__).parents[2] / "rules.yaml"
 
 
 def rules(body: str, top: str = "Identities: [example.com]") -> Loaded:
     return parse(f"{top}\nRuleSets:\n  default:\n{body}", "rules.yaml")
+
+
+def action(written: str, *, enabled: str = "true") -> AnyAction:
+    rule = only(rules(f"    - Name: 2026\n      Enabled: {enabled}\n      Actions: [{{{written}}}]\n"))
+    return rule.Actions[0].only
 
 
 def only(loaded: Loaded) -> ReceiptRule:
@@ -38,15 +43,11 @@ class TestScalars:
 
     @pytest.mark.parametrize("written", ["550", "5.10", "0777", "1e3", "1:30", "2026-01-02", "true", "yes", "0x1F", ".5", "+1", "1_000"])
     def test_text_keeps_its_source(self, written: str) -> None:
-        action = only(rules(f"    - Name: a\n      Actions: [{{AddHeaderAction: {{HeaderName: X-A, HeaderValue: {written}}}}}]\n")).Actions[0].only
-        assert isinstance(action, AddHeader)
-        assert action.HeaderValue == written
+        assert action(f"AddHeaderAction: {{HeaderName: X-A, HeaderValue: {written}}}") == AddHeader(HeaderName="X-A", HeaderValue=written)
 
     def test_reply_and_status_codes_need_no_quotes(self) -> None:
-        bounce = "{SmtpReplyCode: 550, StatusCode: 5.10.0, Message: gone, Sender: a@example.com}"
-        action = only(rules(f"    - Name: 2026\n      Enabled: false\n      Actions: [{{BounceAction: {bounce}}}]\n")).Actions[0].only
-        assert isinstance(action, Bounce)
-        assert (action.SmtpReplyCode, action.StatusCode) == ("550", "5.10.0")
+        bounce = action("BounceAction: {SmtpReplyCode: 550, StatusCode: 5.10.0, Message: gone, Sender: a@example.com}", enabled="false")
+        assert bounce == Bounce(SmtpReplyCode="550", StatusCode="5.10.0", Message="gone", Sender="a@example.com")
 
     @pytest.mark.parametrize("written", ["true", "True", "TRUE"])
     def test_true(self, written: str) -> None:
@@ -58,15 +59,12 @@ class TestScalars:
 
     @pytest.mark.parametrize("null", ["", "~", "null", "Null", "NULL"])
     def test_an_optional_key_without_a_value_counts_as_not_written(self, null: str) -> None:
-        rule = only(rules(f"    - Name: a\n      Enabled: {null}\n      TlsPolicy: {null}\n      ScanEnabled: {null}\n      Actions: {null}\n"))
-        assert rule == ReceiptRule(Name="a")
-        action = f"{{S3Action: {{BucketName: mail, ObjectKeyPrefix: {null}, TopicArn: {null}}}}}"
-        assert only(rules(f"    - Name: a\n      Actions: [{action}]\n")).Actions[0].only == S3(BucketName="mail")
+        keys = "".join(f"      {key}: {null}\n" for key in ("Enabled", "TlsPolicy", "ScanEnabled", "Actions"))
+        assert only(rules(f"    - Name: a\n{keys}")) == ReceiptRule(Name="a")
+        assert action(f"S3Action: {{BucketName: mail, ObjectKeyPrefix: {null}, TopicArn: {null}}}") == S3(BucketName="mail")
 
     def test_quoted_null_is_text(self) -> None:
-        action = only(rules("    - Name: a\n      Actions: [{AddHeaderAction: {HeaderName: X-A, HeaderValue: 'null'}}]\n")).Actions[0].only
-        assert isinstance(action, AddHeader)
-        assert action.HeaderValue == "null"
+        assert action("AddHeaderAction: {HeaderName: X-A, HeaderValue: 'null'}") == AddHeader(HeaderName="X-A", HeaderValue="null")
 
 
 class TestTheActiveRuleSet:
@@ -116,7 +114,8 @@ class TestCertificate:
 
 
 def test_warnings_have_a_place_too() -> None:
-    loaded = rules("    - Name: a\n    - Name: b\n      Actions:\n        - StopAction: {Scope: RuleSet}\n        - S3Action: {BucketName: mail}\n")
+    loaded = rules("    - Name: a\n    - Name: b\n      Actions:\n"
+                   "        - StopAction: {Scope: RuleSet}\n        - S3Action: {BucketName: mail}\n")
     assert [str(warning) for warning in loaded.warnings] == [
         "rules.yaml:4:7: RuleSets.default[0]: has no actions; it accepts mail and does nothing with it",
         "rules.yaml:8:11: RuleSets.default[1].Actions[1]: never runs; it comes after a StopAction"]
@@ -166,7 +165,8 @@ class TestBounds:
         path.write_bytes(SAMPLE.read_bytes() + b"#" * (1024 * 1024 - len(SAMPLE.read_bytes())))
         load(path)
 
-    @pytest.mark.parametrize("bomb", ["[" * 1_000_000, "{" * 1_000_000, "- " * 500_000, "? " * 500_000, "a: " + "[" * 999_000, "[{a: " * 200_000])
+    @pytest.mark.parametrize("bomb", [
+        "[" * 1_000_000, "{" * 1_000_000, "- " * 500_000, "? " * 500_000, "a: " + "[" * 999_000, "[{a: " * 200_000])
     def test_nesting_bombs(self, bomb: str) -> None:
         assert "nested deeper than 20 levels" in problems(bomb)[-1]
 
@@ -244,15 +244,21 @@ class TestReading:
         assert self.told(path) == "is not a regular file"
 
 
-LINES = ["Identities: [example.com]", "RuleSets:", "  default:", "    - Name: a", "      Recipients: [a@example.com, .example.com]", "      Actions:",
-         "        - S3Action: {BucketName: mail}", "        - StopAction: {Scope: RuleSet}", "ActiveRuleSet: default", "Filters:",
-         "  - {Name: f, IpFilter: {Policy: Block, Cidr: 192.0.2.1}}"]
-PIECES = st.sampled_from([*LINES, "  ", "- ", ": ", "? ", "[", "]", "{", "}", "'", '"', "&a ", "*a", "!!str ", "<<: ", "---\n", "\t", "\n", "#", "null",
-                          "~", "yes", "|\n", ">\n", "%", "@", "\\", "\ufeff", "\x00", "\x85", "\u2028", "\ud800", "ä", "*.", "a@b"])
+LINES = [
+    "Identities: [example.com]", "RuleSets:", "  default:", "    - Name: a", "      Recipients: [a@example.com, .example.com]",
+    "      Actions:", "        - S3Action: {BucketName: mail}", "        - StopAction: {Scope: RuleSet}", "ActiveRuleSet: default",
+    "Filters:", "  - {Name: f, IpFilter: {Policy: Block, Cidr: 192.0.2.1}}",
+]
+PIECES = [
+    *LINES, "  ", "- ", ": ", "? ", "[", "]", "{", "}", "'", '"', "&a ", "*a", "!!str ", "<<: ", "---\n", "\t", "\n", "#", "null", "~", "yes",
+    "|\n", ">\n", "%", "@", "\\", "\ufeff", "\x00", "\x85", "\u2028", "\ud800", "ä", "*.", "a@b",
+]
+TEXTS = st.one_of(st.lists(st.sampled_from(PIECES), max_size=30).map("".join), st.lists(st.sampled_from(LINES), max_size=14).map("\n".join),
+                  st.text(max_size=60))
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
-@given(st.one_of(st.lists(PIECES, max_size=30).map("".join), st.lists(st.sampled_from(LINES), max_size=14).map("\n".join), st.text(max_size=60)))
+@given(TEXTS)
 def test_any_text_is_either_rules_or_told_with_its_place(text: str) -> None:
     """It either loads, or raises RulesError with places inside the text, never anything else."""
     try:
@@ -276,7 +282,7 @@ def test_any_octets_are_either_rules_or_told(tmp_path_factory: pytest.TempPathFa
         load(path)
 
 
-@given(st.lists(st.sampled_from(LINES[:2] + ["Filters: []", "x: 1"]), unique=True))
+@given(st.lists(st.sampled_from([*LINES[:2], "Filters: []", "x: 1"]), unique=True))
 def test_a_key_that_is_misspelt_keeps_its_column(lines: list[str]) -> None:
     text = "\n".join([*lines, "  ", "Identitys: []"])
     assert Problem("r", len(lines) + 2, 1, "Identitys: unknown key; did you mean 'Identities'?") in _all(text)
