@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import watchfiles
@@ -14,6 +14,10 @@ from inbound.operate.dev.wanted import Wanted, wanted
 
 if TYPE_CHECKING:
     from inbound.operate.dev.creation import Creation
+
+
+_SETTLE = 300
+"""Milliseconds in which the writes of one save are taken together."""
 
 
 class ProvisionError(Exception):
@@ -40,7 +44,7 @@ class Provision:
         self._wanted = wanted(rule_set)
         return await self._do(lambda creation: creation.everything(self._wanted))
 
-    async def follow(self) -> AsyncIterator[list[str]]:
+    async def follow(self) -> AsyncGenerator[list[str], None]:
         """While iterated over: bring each function's code in place as soon as it changes on disk, and yield the lines that tell so.
 
         Seen are FILE and the sources beside it; what changes in sub-folders is loaded at the next start. Ends at once when no function
@@ -49,7 +53,7 @@ class Provision:
         folders = {source.file.parent for source in self._sources.values()}
         if not folders:
             return
-        async for _ in watchfiles.awatch(*folders, recursive=False):
+        async for _ in watchfiles.awatch(*folders, recursive=False, debounce=_SETTLE):
             try:
                 lines = await self._do(lambda creation: creation.functions(self._wanted))
             except ProvisionError as error:
