@@ -124,6 +124,12 @@ def test_compose_fits_the_image(service: dict[str, Any], environment: dict[str, 
     assert ours <= set(Settings.model_fields)
 
 
+def test_compose_passes_aws_access_through_and_holds_none(service: dict[str, Any]) -> None:
+    aws = {name: value for name, value in service["environment"].items() if name.startswith("AWS_")}
+    assert {"AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL"} <= set(aws)
+    assert set(aws.values()) == {None}
+
+
 def test_compose_gives_the_container_no_more_than_it_needs(service: dict[str, Any]) -> None:
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]

@@ -87,7 +87,7 @@ def sources() -> dict[str, ast.Module]:
 @cache
 def repository() -> tuple[Path, ...]:
     """Every file that git knows or would take."""
-    command = [needs("git"), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    command = [needs("git"), "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
     return tuple(path for name in listed.stdout.decode().split("\0") if name and (path := ROOT / name).is_file())
 
