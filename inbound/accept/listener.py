@@ -14,11 +14,11 @@ import socket
 import ssl
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, AnyStr, ClassVar, Protocol
+from typing import Any, AnyStr, ClassVar, Protocol, TypeVar
 
-from aiosmtpd.smtp import SMTP
+from aiosmtpd.smtp import SMTP, TLSSetupException
 
 from inbound.accept import address, policy, reply
 from inbound.accept.envelope import Envelope, Peer, Tls, new_message_id
@@ -28,16 +28,21 @@ from inbound.accept.reply import Refusal, Reply, ReplyError
 from inbound.accept.spool import Draft, SpoolError, SpoolFull
 from inbound.log import Event, Log
 
-PRIVATE = ("_reader", "_writer", "_handle_client", "_reset_timeout", "_timeout_cb", "_timeout_handle", "_set_rset_state", "_original_transport",
-           "_tls_protocol", "_handler_coroutine", "_handle_hooks", "_tls_handshake_okay", "_cb_client_connected", "_create_session")
+PRIVATE = ("_reader", "_writer", "_handle_client", "_reset_timeout", "_timeout_cb", "_timeout_handle", "_set_rset_state",
+           "_original_transport", "_cb_client_connected")
 
 LINE_LIMIT = 2048  # RFC 5321 §4.5.3.1.4 asks for 512; Postfix takes 2048
 SKIP_LIMIT = 1024 * 1024  # an overlong command line is read to its end, up to this
 CHUNK = 128 * 1024
 HEADER_LIMIT = 102_400
 JUNK_LIMIT = 100  # commands that bring no message nearer, between two messages
-RATE_GRACE = 60.0  # seconds of DATA before the minimum rate counts
+OVERSHOOT = 1000  # recipients refused in one transaction, before the session ends: a sender of twice what we take comes through
+RATE_GRACE = 180.0  # seconds of DATA before the minimum rate counts: who says little gets no less time than who says nothing
+LINGER = 5.0  # seconds that a client has to read our last reply
 _HTTP_VERBS = frozenset((b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT", b"DELETE", b"PATCH"))
+
+
+T = TypeVar("T")
 
 
 class Intake(Protocol):
@@ -89,6 +94,7 @@ class Session(SMTP):
     transaction: Transaction | None
     errors: int  # refusals so far
     junk: int  # commands since the last message that brought none nearer
+    rank: tuple[int, int]  # how many sessions there were with this one when it began: of all clients, of this one
     connected_at: float  # seconds since the epoch
     deadline: float  # when the client's time is up, by the loop's clock
     draining: bool
@@ -102,6 +108,7 @@ class Session(SMTP):
         session.listener = listener
         session.transaction = None
         session.errors = session.junk = 0
+        session.rank = (0, 0)
         session.connected_at = time.time()
         session.deadline = 0.0
         session.draining = session.closing = False
@@ -159,7 +166,7 @@ class Session(SMTP):
         if transport is None:
             return
         if transport.get_write_buffer_size():
-            self.loop.call_later(5.0, transport.abort)
+            self.loop.call_later(LINGER, transport.abort)
         transport.close()
 
     def send(self, answer: Reply) -> None:
@@ -169,7 +176,14 @@ class Session(SMTP):
     async def push(self, status: AnyStr) -> None:
         """aiosmtpd's own words: only the 220 of smtp_STARTTLS comes here, and goes out as ours."""
         self.send(reply.START_TLS if str(status).startswith("220") else reply.INTERNAL)
-        await self._writer.drain()
+        await self._with_client(self._writer.drain())
+
+    async def _with_client(self, operation: Awaitable[T]) -> T:
+        """Read from the client, or write to it. Raises Closed when it is gone, so that this never looks like an OSError of our own."""
+        try:
+            return await operation
+        except (asyncio.IncompleteReadError, OSError):
+            raise Closed from None
 
     def _set_rset_state(self) -> None:
         self.transaction = None
@@ -188,15 +202,15 @@ class Session(SMTP):
             if self._greet():
                 while not self.closing:
                     await self._command()
-                    await self._writer.drain()
+                    await self._with_client(self._writer.drain())
                     if self.draining:
                         self.drain()
-        except (Closed, ConnectionError, ssl.SSLError, TimeoutError):
+        except Closed:
             pass
         except Exception as error:
-            self.listener.log.error(Event.SESSION_FAILED, client=self.peer.address, error=repr(error), exc_info=True)
+            trouble = self.listener.trouble(self, "connect", error)
             with contextlib.suppress(Exception):
-                self.send(reply.INTERNAL)
+                self.send(trouble.reply)
         finally:
             self.close()
 
@@ -222,18 +236,15 @@ class Session(SMTP):
             await command(self, argument)
         except ReplyError as error:
             self._refuse(error.reply, verb)
-        except (Closed, ConnectionError, ssl.SSLError):
+        except Closed:
             raise
         except Exception as error:
-            self.listener.log.error(Event.SESSION_FAILED, client=self.peer.address, command=_printable(verb), error=repr(error), exc_info=True)
-            self._refuse(reply.INTERNAL, verb)
+            self._refuse(self.listener.trouble(self, _printable(verb), error).reply, verb)
 
     async def _line(self) -> bytes:
         """The next command line, without its line end; CRLF or LF. Raises Closed, Refusal."""
         try:
-            line: bytes = await self._reader.readuntil(b"\n")
-        except asyncio.IncompleteReadError:
-            raise Closed from None
+            line: bytes = await self._with_client(self._reader.readuntil(b"\n"))
         except asyncio.LimitOverrunError as error:
             await self._skip_line(error.consumed)
             raise Refusal(reply.LINE_TOO_LONG) from None
@@ -247,13 +258,11 @@ class Session(SMTP):
     async def _skip_line(self, consumed: int) -> None:
         skipped = 0
         while skipped < SKIP_LIMIT:
-            skipped += len(await self._reader.read(consumed))
+            skipped += len(await self._with_client(self._reader.read(consumed)))
             try:
-                await self._reader.readuntil(b"\n")
+                await self._with_client(self._reader.readuntil(b"\n"))
             except asyncio.LimitOverrunError as error:
                 consumed = error.consumed
-            except asyncio.IncompleteReadError:
-                raise Closed from None
             else:
                 return
         self._refuse(reply.ENDLESS, "")
@@ -275,10 +284,13 @@ class Session(SMTP):
         self.listener.refused(self, answer, verb, facts)
         if answer.code == 421 or verb == "connect":
             self.close()
-        elif not answer.is_temporary:
+            return
+        if not answer.is_temporary:
             self.errors += 1
-            if self.errors > self.listener.limits.errors:
-                self._refuse(reply.TOO_MANY_ERRORS, verb)
+        elif verb != "RCPT" or answer is reply.INTERNAL:  # refused recipients have OVERSHOOT
+            self.junk += 1
+        if self.errors > self.listener.limits.errors or self.junk > JUNK_LIMIT:
+            self._refuse(reply.TOO_MANY_ERRORS, verb)
 
     def _wasted(self) -> None:
         """Count a command that brings no message nearer."""
@@ -338,6 +350,8 @@ class Session(SMTP):
                                         tls=self.session.ssl is not None)
         except ReplyError as error:
             transaction.refused += 1
+            if transaction.refused > OVERSHOOT:
+                raise Refusal(reply.TOO_MANY_ERRORS) from None
             self._refuse(error.reply, "RCPT", sender=transaction.reverse_path, recipient=forward_path)
             return
         transaction.forward_paths.append(accepted)
@@ -352,24 +366,29 @@ class Session(SMTP):
             raise Refusal(reply.BAD_ARGUMENT)
         if not transaction.forward_paths:
             raise Refusal(reply.NO_RECIPIENTS if transaction.refused else reply.NEED_RCPT)
-        self.send(reply.START_DATA)
-        await self._writer.drain()
         message_id = new_message_id()
         draft = self.listener.intake.draft(message_id)
+        self.send(reply.START_DATA)
         try:
+            await self._with_client(self._writer.drain())
             await self._receive(draft)
             await self._accept(transaction, message_id, draft)
-        except ReplyError as error:
-            await draft.discard()
-            self._refuse(error.reply, "DATA", sender=transaction.reverse_path, recipients=transaction.forward_paths, size=draft.size)
-        except BaseException:
+        except (Closed, asyncio.CancelledError):
             await draft.discard()
             raise
+        except Exception as error:
+            size = draft.size
+            await draft.discard()
+            refusal = error if isinstance(error, ReplyError) else self.listener.trouble(self, "DATA", error)
+            self._refuse(refusal.reply, "DATA", sender=transaction.reverse_path, recipients=transaction.forward_paths, size=size)
         finally:
             self._set_rset_state()
 
     async def _receive(self, draft: Draft) -> None:
-        """Stream the content into the draft, until the final dot. What is wrong with it is said after that dot."""
+        """Stream the content into the draft, until the final dot. What is wrong, with it or with us, is said after that dot.
+
+        Were it said before, the client's content would be taken for commands.
+        """
         limits = self.listener.limits
         framer = Framer()
         started = self.loop.time()
@@ -377,14 +396,15 @@ class Session(SMTP):
         trouble: ReplyError | None = None
         while not framer.ended:
             self._reset_timeout(limits.data_timeout)
-            chunk = await self._reader.read(CHUNK)
+            chunk = await self._with_client(self._reader.read(CHUNK))
             if not chunk:
                 raise Closed
             received += len(chunk)
             piece = framer.feed(chunk)
             if trouble is None:
                 trouble = await self._keep(draft, piece)
-            self._pace(received, self.loop.time() - started)
+            if not framer.ended:
+                self._pace(received, self.loop.time() - started)
         if framer.rest:
             self._reader._buffer[:0] = framer.rest  # what was pipelined behind the final dot
         if trouble is not None:
@@ -399,9 +419,9 @@ class Session(SMTP):
         try:
             if draft.add(piece):
                 await draft.flush()
-        except SpoolError as error:
+        except Exception as error:
             await draft.discard()
-            return self.listener.spool_trouble(error)
+            return self.listener.trouble(self, "DATA", error)
         return None
 
     def _pace(self, received: int, elapsed: float) -> None:
@@ -420,10 +440,7 @@ class Session(SMTP):
             parameters=tuple(f"{k}={v}" if v else k for k, v in transaction.parameters.items()),
         )
         self.deadline = self.loop.time() + self.listener.limits.command_timeout
-        try:
-            await self.listener.intake.accept(envelope, draft)
-        except SpoolError as error:
-            raise self.listener.spool_trouble(error) from error
+        await self.listener.intake.accept(envelope, draft)
         self.junk = 0
         if self.transport is not None:
             self.send(reply.accepted(message_id))
@@ -431,8 +448,8 @@ class Session(SMTP):
     def _tls(self) -> Tls | None:
         if self.session.ssl is None:
             return None
-        cipher = self.session.ssl.get("cipher") or ("", "", 0)
-        return Tls(version=str(cipher[1]), cipher=str(cipher[0]))
+        tls: ssl.SSLObject = self.session.ssl["ssl_object"]
+        return Tls(version=tls.version() or "", cipher=(tls.cipher() or ("",))[0])
 
     async def _rset(self, argument: bytes) -> None:
         """RFC 5321 §4.1.1.5."""
@@ -476,8 +493,15 @@ class Session(SMTP):
             raise Refusal(reply.TLS_ALREADY)
         if not self.tls_context:
             raise Refusal(reply.NOT_IMPLEMENTED)
-        await self._writer.drain()
-        await super().smtp_STARTTLS("")
+        cause: BaseException | None = None
+        try:
+            await super().smtp_STARTTLS("")
+        except TLSSetupException as error:
+            cause = error.__cause__
+        if self.session.ssl is None:
+            self.listener.handshake_failed(self, cause)
+            self.connection_lost(None)  # asyncio does not tell a protocol that has not seen its handshake end
+            raise Closed
 
     COMMANDS: ClassVar[dict[bytes, Callable[[Session, bytes], Any]]] = {
         b"EHLO": _ehlo, b"HELO": _helo, b"MAIL": _mail, b"RCPT": _rcpt, b"DATA": _data, b"RSET": _rset,
@@ -538,8 +562,10 @@ class Listener:
 
     def enter(self, session: Session) -> None:
         """A session began."""
+        key = policy.client_key(session.peer.address)
         self._sessions.add(session)
-        self._of_client[policy.client_key(session.peer.address)] += 1
+        self._of_client[key] += 1
+        session.rank = (len(self._sessions), self._of_client[key])
 
     def leave(self, session: Session) -> None:
         """A session ended."""
@@ -557,9 +583,8 @@ class Listener:
         """The refusal of a session that just began, or None."""
         if self._draining:
             return reply.SHUTTING_DOWN
-        client = session.peer.address
-        return policy.connection(client, self.intake.pin(), self.limits, connections=len(self._sessions),
-                                 of_client=self._of_client[policy.client_key(client)])
+        connections, of_client = session.rank
+        return policy.connection(session.peer.address, self.intake.pin(), self.limits, connections=connections, of_client=of_client)
 
     def refused(self, session: Session, answer: Reply, command: str, facts: dict[str, Any]) -> None:
         """Log one refusal."""
@@ -567,10 +592,18 @@ class Listener:
         self.log.info(Event.SESSION_REFUSED, client=session.peer.address, helo=name or "", command=command, reason=answer.reason,
                       reply=str(answer), **facts)
 
-    def spool_trouble(self, error: SpoolError) -> ReplyError:
-        """The temporary failure that our trouble with the spool is to the client; logged with its cause."""
-        self.log.error(Event.SPOOL_FAILED, error=str(error))
-        return ReplyError(reply.SPOOL_FULL if isinstance(error, SpoolFull) else reply.SPOOL_FAILED)
+    def handshake_failed(self, session: Session, cause: BaseException | None) -> None:
+        """Log a TLS handshake that came to nothing; there is nobody left to answer."""
+        self.log.info(Event.SESSION_REFUSED, client=session.peer.address, helo=session.session.host_name or "", command="STARTTLS",
+                      reason="tls handshake", reply="", error=str(cause or ""))
+
+    def trouble(self, session: Session, command: str, error: Exception) -> ReplyError:
+        """The temporary failure that our own trouble is to the client; logged with its cause."""
+        if isinstance(error, SpoolError):
+            self.log.error(Event.SPOOL_FAILED, client=session.peer.address, error=str(error))
+            return ReplyError(reply.SPOOL_FULL if isinstance(error, SpoolFull) else reply.SPOOL_FAILED)
+        self.log.error(Event.SESSION_FAILED, client=session.peer.address, command=command, error=repr(error), exc_info=error)
+        return ReplyError(reply.INTERNAL)
 
 
 def bind(host: str, port: int) -> list[socket.socket]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,6 +116,13 @@ class Journal:
         return [found["reply"] for found in self.of(Event.SESSION_REFUSED)]
 
 
+async def until(condition: Callable[[], Any]) -> None:
+    """Returns as soon as the condition holds, which nothing announces."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  # as the docstring says
+            await asyncio.sleep(0)
+
+
 class Door:
     """An open listener with everything around it."""
 
@@ -169,7 +176,8 @@ def session_tasks() -> list[asyncio.Task[Any]]:
 
 
 @contextlib.asynccontextmanager
-async def front_door(*hosts: str, tls: ssl.SSLContext | None = None, send_buffer: int = 0, failures: int = 0, **limits: Any) -> AsyncIterator[Door]:
+async def front_door(*hosts: str, tls: ssl.SSLContext | None = None, send_buffer: int = 0, failures: int = 0,
+                     **limits: Any) -> AsyncIterator[Door]:
     """A listener on free ports of `hosts` (127.0.0.1 when none), under these limits. It must log exactly `failures` internal errors."""
     intake, journal = SpoolIntake(), Journal()
     await intake.spool.start()

@@ -20,7 +20,7 @@ _LINE = re.compile(r"([#!CSXM])(?:\*(\d+))?(?:([:|])(?: (.*))?| (.*))?")
 _TIMES = re.compile(r"\{(\d+) (.)\}")
 _MESSAGE_ID = re.compile(r"[0-9a-v]{40}")
 _STATUS = re.compile(r"([245])\d\d \1\.\d{1,3}\.\d{1,3} \S.*")
-_WITHOUT_STATUS = re.compile(r"220 mx\.test ESMTP|250[ -]mx\.test|250[ -](PIPELINING|SIZE \d+|8BITMIME|ENHANCEDSTATUSCODES|STARTTLS)|354 .*")
+_WITHOUT_STATUS = re.compile(r"220 mx\.test ESMTP|250[ -](mx\.test|PIPELINING|SIZE \d+|8BITMIME|ENHANCEDSTATUSCODES|STARTTLS)|354 .*")
 
 
 @dataclass
@@ -143,9 +143,9 @@ class Play:
 
 
 @pytest.mark.parametrize("by_octets", [False, True], ids=["in-lines", "by-octets"])
-@pytest.mark.parametrize("path", DIALOGS, ids=lambda path: path.stem)
-async def test_dialog(path: Path, by_octets: bool) -> None:
-    dialog = read(path.read_text("utf-8"))
+@pytest.mark.parametrize("text", [path.read_text("utf-8") for path in DIALOGS], ids=[path.stem for path in DIALOGS])
+async def test_dialog(text: str, by_octets: bool) -> None:
+    dialog = read(text)
     async with front_door(**dialog.limits) as door:
         door.intake.rules = dialog.rules
         play = Play(dialog, door, await door.connect(), by_octets=by_octets)
