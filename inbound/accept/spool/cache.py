@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-LIMIT = 64 << 20  # octets
-
 
 class Cache:
     """Contents by entry id, up to a number of octets in all; what comes when it is full is not kept."""
 
-    def __init__(self, limit: int = LIMIT) -> None:
+    def __init__(self, limit: int) -> None:
         self.octets = 0
         self._limit = limit
         self._contents: dict[str, bytes] = {}
@@ -26,3 +24,8 @@ class Cache:
     def forget(self, entry_id: str) -> None:
         """Let go of a content, if it is kept."""
         self.octets -= len(self._contents.pop(entry_id, b""))
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        self._contents.clear()
+        self.octets = 0

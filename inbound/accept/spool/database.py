@@ -115,7 +115,8 @@ class Database:
 
     def _check(self) -> int:
         """The version of the file; read-only, so that a newer or foreign file stays as it is."""
-        connection = self._connect("ro")
+        log = self.path.with_name(f"{self.path.name}-wal")
+        connection = self._connect("ro" if log.exists() else "ro&immutable=1")  # which makes no log of its own
         try:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             (application,) = connection.execute("PRAGMA application_id").fetchone()

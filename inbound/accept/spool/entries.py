@@ -121,9 +121,9 @@ def _append_steps(connection: Connection, number: int, update: Update) -> None:
 
 def claim(connection: Connection, now: float, limit: int) -> list[Entry]:
     """Lease due entries, oldest received first. One that cannot be read becomes a dead letter instead of standing in the way."""
-    connection.execute("UPDATE entry SET ready = 1 WHERE state = 'deferred' AND ready = 0 AND due <= ?", (now,))
+    connection.execute("UPDATE entry INDEXED BY entry_due SET ready = 1 WHERE state = 'deferred' AND ready = 0 AND due <= ?", (now,))
     rows = connection.execute(
-        f"SELECT number, {ENTRY_COLUMNS} FROM entry WHERE ready = 1 AND due <= ? ORDER BY received, number LIMIT ?",  # noqa: S608  # names are ours
+        f"SELECT number, {ENTRY_COLUMNS} FROM entry INDEXED BY entry_ready WHERE ready = 1 AND due <= ? ORDER BY received, number LIMIT ?",  # noqa: S608  # names are ours
         (now, limit),
     ).fetchall()
     steps = _steps_of(connection, [row[0] for row in rows])
@@ -200,7 +200,11 @@ def counts(connection: Connection) -> dict[State, int]:
 
 def waiting(connection: Connection) -> dict[str, int]:
     """How many DEFERRED entries wait for each sink."""
-    return dict(connection.execute("SELECT sink, count(*) FROM entry WHERE state = 'deferred' AND sink <> '' GROUP BY sink").fetchall())
+    return dict(
+        connection.execute(
+            "SELECT sink, count(*) FROM entry INDEXED BY entry_sink WHERE state = 'deferred' AND sink <> '' GROUP BY sink"
+        ).fetchall()
+    )
 
 
 def next_due(connection: Connection) -> float | None:
@@ -214,8 +218,8 @@ def next_due(connection: Connection) -> float | None:
 def release(connection: Connection, sink: str, now: float, limit: int) -> int:
     """Make entries that wait for `sink` due, oldest first; how many."""
     rows = connection.execute(
-        "SELECT number FROM entry WHERE state = 'deferred' AND sink <> '' AND sink = ? AND ready = 0 AND due > ?"
-        " ORDER BY received, number LIMIT ?",
+        "SELECT number FROM entry INDEXED BY entry_sink"
+        " WHERE state = 'deferred' AND sink <> '' AND sink = ? AND ready = 0 AND due > ? ORDER BY received, number LIMIT ?",
         (sink, now, limit),
     ).fetchall()
     connection.executemany("UPDATE entry SET due = ?, ready = 1 WHERE number = ?", [(now, number) for (number,) in rows])
@@ -287,7 +291,8 @@ def revision(connection: Connection, digest: str) -> str | None:
 def sweep_entries(connection: Connection, finished_before: float, limit: int) -> Swept:
     """Remove some DONE entries finished before that time."""
     rows = connection.execute(
-        "SELECT number, id, content FROM entry WHERE state = 'done' AND finished < ? LIMIT ?", (finished_before, limit)
+        "SELECT number, id, content FROM entry INDEXED BY entry_finished WHERE state = 'done' AND finished < ? LIMIT ?",
+        (finished_before, limit),
     )
     return _stroke(rows.fetchall(), lambda number: _remove(connection, number), limit)
 
@@ -300,7 +305,8 @@ def sweep_content(connection: Connection, finished_before: float, limit: int) ->
         connection.execute("UPDATE entry SET content = '' WHERE number = ?", (number,))
 
     rows = connection.execute(
-        "SELECT number, id, content FROM entry WHERE state = 'done' AND content <> '' AND finished < ? LIMIT ?",
+        "SELECT number, id, content FROM entry INDEXED BY entry_finished_content"
+        " WHERE state = 'done' AND content <> '' AND finished < ? LIMIT ?",
         (finished_before, limit),
     )
     return _stroke(rows.fetchall(), empty, limit)

@@ -10,6 +10,8 @@ PAGE_SIZE = 16384
 
 # `number` grows with every entry, so new rows of all tables lie together at their ends, whatever the message id.
 # `ready` marks entries that a claim found due: they are handed out in the order of receipt, without a look at all that are not due.
+# The partial indexes hold only what waits, or what a sweep looks for, and the queries name the index they are made for: a planner
+# without statistics would rather walk all that is done.
 # `content` says where the octets are: in the table `content` (row), in a blob file (blob), or nowhere any more (empty).
 _FIRST = (
     """CREATE TABLE entry (

@@ -28,12 +28,14 @@ from inbound.accept.spool.transactions import Operation, Transactions
 T = TypeVar("T")
 
 BLOB_THRESHOLD = 256 * 1024
+MEMORY = 64 << 20
 CHUNK = 500  # entries that one transaction changes at most
 AGAIN = 1.0  # seconds until a lease is given back again that could not be
 
 
 class SqliteSpool:
-    """A `Spool` in `folder`. Content of more than `blob_threshold` octets becomes a blob file.
+    """A `Spool` in `folder`. Content of more than `blob_threshold` octets becomes a blob file; smaller content of ACTIVE entries is
+    held in memory, up to `memory` octets in all.
 
     A `visitor` looks at a spool that another process may own, and may retry and drop: it takes no lock, recovers and cleans nothing,
     creates nothing (`start` raises FileNotFoundError), and everything else raises SpoolError. It drops ACTIVE entries only when no
@@ -46,6 +48,7 @@ class SqliteSpool:
         *,
         clock: Callable[[], float] = time.time,
         blob_threshold: int = BLOB_THRESHOLD,
+        memory: int = MEMORY,
         visitor: bool = False,
     ) -> None:
         self.recovered = 0  # leases of a dead owner that `start` gave back
@@ -56,7 +59,12 @@ class SqliteSpool:
         self._transactions = Transactions(partial(self._folder.database.open, migrate=False))
         self._commits: GroupCommit | None = None
         self._threads = FileThreads()
-        self._cache = Cache()
+        self._cache = Cache(memory)
+
+    @property
+    def cached(self) -> int:
+        """How many octets of content are held in memory."""
+        return self._cache.octets
 
     @property
     def commits(self) -> int:
@@ -92,7 +100,7 @@ class SqliteSpool:
             pass  # the next start gives the leases back
         finally:
             await commits.stop()
-            self._cache = Cache()
+            self._cache.clear()
 
     def draft(self, message_id: str) -> Draft:
         self._owned()

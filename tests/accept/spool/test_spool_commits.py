@@ -9,19 +9,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from letters import Clock, deferred, done, drafted, envelope, octets, put, read, step
+from spools import THRESHOLD
 
 from inbound.accept.spool import Query, SpoolError, State, Update, entries
 from inbound.accept.spool.sqlite import SqliteSpool
-from letters import Clock, deferred, done, drafted, envelope, octets, put, read, step
-from spools import THRESHOLD
 
 NOW = 1_700_000_000.0
 
 
-async def test_what_arrives_during_a_commit_shares_the_next(disk: SqliteSpool) -> None:
+async def test_what_arrives_while_the_database_is_busy_shares_the_next_commit(disk: SqliteSpool, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered, gate = threading.Event(), threading.Event()
+
+    def busy(*_: Any) -> None:
+        entered.set()
+        gate.wait(10)
+
+    monkeypatch.setattr(entries, "next_due", busy)
+    blocked = asyncio.ensure_future(disk.next_due())
+    await asyncio.to_thread(entered.wait, 10)
     before = disk.commits
-    await asyncio.gather(*(put(disk) for _ in range(100)))
-    assert disk.commits - before <= 3
+    puts = [asyncio.ensure_future(put(disk)) for _ in range(100)]
+    await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(blocked, *puts)
+    assert disk.commits - before == 1
 
 
 async def test_lazy_updates_and_the_put_that_takes_them_along_are_one_commit(disk: SqliteSpool) -> None:
@@ -57,13 +69,14 @@ async def test_one_that_fails_does_not_fail_those_it_shares_a_transaction_with(d
     first = await put(disk)
     twin = disk.draft(first.id)
     messages = [envelope() for _ in range(6)]
+    puts = [disk.put(message, await drafted(disk, message.message_id, octets(50))) for message in messages]
     outcomes = await asyncio.gather(
-        *(disk.put(message, await drafted(disk, message.message_id, octets(50))) for message in messages[:3]),
+        *puts[:3],
         disk.put(first.envelope, twin),
         disk.update(first.id, Update(due=float("nan"))),
         disk.update(first.id, Update(attempts=10**30)),
         disk.update("gone", Update(attempts=1)),
-        *(disk.put(message, await drafted(disk, message.message_id, octets(50))) for message in messages[3:]),
+        *puts[3:],
         disk.update(first.id, Update(attempts=5)),
         return_exceptions=True,
     )

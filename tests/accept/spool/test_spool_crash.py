@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-from inbound.accept.spool import Query, State
-from inbound.accept.spool.sqlite import SqliteSpool
 from letters import read
 from loader import THRESHOLD, content
 from needs import needs
+
+from inbound.accept.spool import Query, State
+from inbound.accept.spool.sqlite import SqliteSpool
 
 ROOT = Path(__file__).parents[3]
 LOADER = [sys.executable, str(Path(__file__).with_name("loader.py"))]

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from letters import Clock, dead, deferred, done, drafted, envelope, octets, put, read
+from spools import THRESHOLD
 
 from inbound.accept.spool import SpoolError, State
 from inbound.accept.spool.sqlite import SqliteSpool
-from letters import Clock, dead, deferred, done, drafted, envelope, octets, put, read
-from spools import THRESHOLD, Kept
 
 LARGE = octets(THRESHOLD * 10)
 NOW = 1_700_000_000.0
@@ -116,21 +116,19 @@ async def test_a_draft_discarded_while_it_is_written_leaves_no_file(
     assert blobs(tmp_path / "spool") == set()
 
 
-async def test_blob_files_that_nothing_names_are_removed_at_start(kept: Kept, tmp_path: Path) -> None:
-    if kept.kind == "memory":
-        pytest.skip("no files")
-    spool = await kept.open()
-    whole = await put(spool, LARGE)
-    emptied = await put(spool, LARGE)
-    await spool.update(emptied.id, done(NOW, drop_content=True))
-    await drafted(spool, "half-written", LARGE)
-    await spool.stop()
+async def test_blob_files_that_nothing_names_are_removed_at_start(disk: SqliteSpool, tmp_path: Path) -> None:
+    whole = await put(disk, LARGE)
+    emptied = await put(disk, LARGE)
+    await disk.update(emptied.id, done(NOW, drop_content=True))
+    await drafted(disk, "half-written", LARGE)
+    await disk.stop()
     folder = tmp_path / "spool"
+    assert blobs(folder) == {whole.id, "half-written"}
     (folder / "blobs" / emptied.id).write_bytes(LARGE)
     (folder / "blobs" / "README.txt").write_text("not ours")
-    again = await kept.open()
+    await disk.start()
     assert blobs(folder) == {whole.id, "README.txt"}
-    assert await read(again, whole.id) == LARGE
+    assert await read(disk, whole.id) == LARGE
 
 
 async def test_a_link_where_a_blob_should_be_is_not_followed(disk: SqliteSpool, tmp_path: Path) -> None:

@@ -10,24 +10,29 @@ import sys
 from pathlib import Path
 
 import pytest
+from letters import put
+from test_spool_crash import ENVIRONMENT, LOADER
 
 from inbound.accept.spool import SpoolLocked
 from inbound.accept.spool.lock import Lock
 from inbound.accept.spool.sqlite import SqliteSpool
-from letters import put
-from test_spool_crash import ENVIRONMENT, LOADER
+
+
+def loading(folder: Path) -> subprocess.Popen[bytes]:
+    """A process that owns the spool and fills it."""
+    loader = subprocess.Popen([*LOADER, str(folder)], stdout=subprocess.PIPE, env=ENVIRONMENT)
+    assert loader.stdout
+    loader.stdout.readline()
+    return loader
 
 
 async def test_a_second_live_process_hears_the_pid_of_the_first(tmp_path: Path) -> None:
-    loader = subprocess.Popen([*LOADER, str(tmp_path / "spool")], stdout=subprocess.PIPE, env=ENVIRONMENT)
-    assert loader.stdout
-    loader.stdout.readline()
+    loader = loading(tmp_path / "spool")
     spool = SqliteSpool(tmp_path / "spool")
     with pytest.raises(SpoolLocked, match=rf"in use by process {loader.pid}\b"):
         await spool.start()
-    loader.send_signal(signal.SIGKILL)
-    loader.stdout.close()
-    loader.wait()
+    loader.kill()
+    loader.communicate()
     await spool.start()
     await put(spool)
     await spool.stop()

@@ -7,11 +7,11 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from letters import octets, put, read
+from spools import THRESHOLD
 
 from inbound.accept.spool import SpoolError, SpoolVersion, schema
 from inbound.accept.spool.sqlite import SqliteSpool
-from letters import octets, put, read
-from spools import THRESHOLD
 
 TEXT_AND_DEFAULT = ("ALTER TABLE entry ADD COLUMN note TEXT NOT NULL DEFAULT 'none'",)
 INDEX = ("CREATE INDEX entry_note ON entry (note)", "UPDATE entry SET note = 'migrated'")
