@@ -153,6 +153,12 @@ def own_flow(action: AnyAction) -> Flow:
     return Flow.STOP_RULE_SET if isinstance(action, Stop) else Flow.CONTINUE
 
 
+def scan_wanted(rule_set: RuleSet, mail: Mail) -> bool:
+    """Does any rule that may run for this message have ScanEnabled? Then it is scanned, once, before the first step."""
+    found = {p for r in unique(mail.recipients) for p in rule_set.lookup.match(r)}
+    return any(rule.Enabled and rule.ScanEnabled and (mail.tls or rule.TlsPolicy == "Optional") for rule in (rule_set.rules[p] for p in found))
+
+
 class Acceptance(StrEnum):
     """What the rules say to a recipient at RCPT."""
 

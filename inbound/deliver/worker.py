@@ -10,12 +10,13 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Generator
+from dataclasses import dataclass, replace
 
-from inbound.accept.spool import Entry, Outcome, Spool, SpoolError, State, StepRecord, Update
+from inbound.accept.envelope import Envelope
+from inbound.accept.spool import Content, Entry, Outcome, Spool, SpoolError, State, StepRecord, Update
 from inbound.assess.verdicts import Assessment
-from inbound.decide.engine import Disposition, Flow, Mail, Step, StopScope, evaluate
+from inbound.decide.engine import Disposition, Flow, Mail, Step, StopScope, evaluate, scan_wanted
 from inbound.decide.rules import RuleSet
 from inbound.deliver import actions
 from inbound.deliver.actions import Performed
@@ -25,6 +26,9 @@ from inbound.deliver.retry import Schedule
 from inbound.deliver.sinks import MessageFailed, MessageRefused, SinkBusy, SinkClosed, SinkDown, SinkFailure, Sinks
 from inbound.deliver.work import Identity, Work
 from inbound.log import Event, Log
+
+Assess = Callable[[Envelope, Content, bool], Awaitable[Assessment]]
+"""Forms the verdicts; the flag tells whether spam and viruses shall be looked for. Never raises for what a message holds."""
 
 ACTION = "action"
 TOPIC = "topic"
@@ -53,11 +57,12 @@ class StepStopped(Exception):
 class Worker:
     """Works entries: those just accepted, from memory, and those that come due."""
 
-    def __init__(self, spool: Spool, aws: Aws, terms: Terms, log: Log, *, clock: Callable[[], float] = time.time,
+    def __init__(self, spool: Spool, aws: Aws, terms: Terms, log: Log, *, assess: Assess | None = None, clock: Callable[[], float] = time.time,
                  monotonic: Callable[[], float] = time.monotonic) -> None:
         self._spool = spool
         self._aws = aws
         self._terms = terms
+        self._assess = assess
         self._log = log
         self._clock = clock
         self.sinks = Sinks(self._release, log, clock=monotonic)
@@ -169,7 +174,7 @@ class Worker:
         except Exception as error:
             self._log.exception(Event.WORKER_FAILED, id=entry.id, error=repr(error))
             update = self._later(entry, f"internal error: {error!r}", record=record)
-        await self._commit(entry, update, lazy=update.state is State.DONE)
+        await self._commit(entry, update, record, lazy=update.state is State.DONE)
         self._tell(entry, update, record)
 
     async def _walk(self, entry: Entry, record: Record) -> Update:
@@ -177,12 +182,20 @@ class Worker:
         rule_set = await self._rule_set(entry.envelope.revision)
         work = self._begin(entry)
         mail = Mail(entry.envelope.forward_paths, entry.envelope.tls is not None, self._terms.stop_scope)
+        if self._assess and not entry.assessment:
+            await self._open(work, entry)
+            work.assessment = await self._assess(entry.envelope, await self._spool.content(entry.id), scan_wanted(rule_set, mail))
+            record.assessment = work.assessment.to_json()
         engine = evaluate(rule_set, mail)
         disposition = await self._steps(engine, entry, work, record)
         return Update(
             steps=record.pending, state=State.DONE, finished=self._clock(), disposition=disposition, error="", sink="",
-            assessment=work.assessment.to_json() if not entry.assessment else None, drop_content=not self._terms.keep_content,
+            drop_content=not self._terms.keep_content,
         )
+
+    async def _open(self, work: Work, entry: Entry) -> None:
+        if not work.is_open:
+            await work.open(await self._spool.content(entry.id))
 
     def _begin(self, entry: Entry) -> Work:
         assessment = Assessment.from_json(entry.assessment) if entry.assessment else Assessment()
@@ -215,9 +228,8 @@ class Worker:
         if done is not None:
             return done
         if record.has_effects:
-            await self._commit(entry, Update(steps=record.take()), lazy=False)
-        if not work.is_open:
-            await work.open(await self._spool.content(entry.id))
+            await self._commit(entry, Update(steps=record.take()), record, lazy=False)
+        await self._open(work, entry)
         sink = f"sns:{step.action.TopicArn}" if part == TOPIC else actions.of(step).sink(step.action)
         attempt = record.attempts(step, part) + 1
         started = self._clock()
@@ -277,8 +289,9 @@ class Worker:
             return Update(steps=steps, state=State.DEAD, finished=now, error=error, sink="", attempts=attempts)
         return Update(steps=steps, state=State.DEFERRED, due=due, error=error, sink=sink, attempts=attempts)
 
-    async def _commit(self, entry: Entry, update: Update, *, lazy: bool) -> None:
+    async def _commit(self, entry: Entry, update: Update, record: Record, *, lazy: bool) -> None:
         """Record what happened. What was done cannot be undone, so trouble with the spool is waited out here."""
+        update, record.assessment = replace(update, assessment=record.assessment), None
         wait = 0.1
         while True:
             try:
@@ -315,12 +328,13 @@ class Worker:
 
 
 class Record:
-    """The step records of one entry: those in the spool, and those still to be committed."""
+    """The step records of one entry: those in the spool, and those still to be committed, the assessment with them."""
 
     def __init__(self, entry: Entry) -> None:
         self._known: dict[tuple[str, int, str], StepRecord] = {}
         self._attempts: dict[tuple[str, int, str], int] = {}
         self.pending: list[StepRecord] = []
+        self.assessment: str | None = None
         self.has_effects = False
         for step in entry.steps:
             self._remember(step)
