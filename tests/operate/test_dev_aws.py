@@ -5,6 +5,7 @@ All of it runs in an environment that would lead astray whoever looked at it: a 
 
 import asyncio
 import contextlib
+import functools
 import importlib.util
 import json
 import os
@@ -26,6 +27,7 @@ import pytest_asyncio
 
 from inbound.decide.rules import RuleSet
 from inbound.operate.dev import FunctionSource, LocalAws, LocalAwsError, Provision, ProvisionError, local_aws, parse_function, wanted
+from inbound.operate.dev.functions import SAMPLE
 
 IS_CI = os.environ.get("CI") == "true"
 HAS_MINISTACK = importlib.util.find_spec("ministack") is not None
@@ -85,6 +87,7 @@ RULES = rule_set(
     {"LambdaAction": {"FunctionArn": function_arn("read:live")}},
     {"LambdaAction": {"FunctionArn": function_arn("script:7")}},
     {"LambdaAction": {"FunctionArn": function_arn("module")}},
+    {"LambdaAction": {"FunctionArn": function_arn("copied")}},
     {"S3Action": {"BucketName": "mail", "KmsKeyArn": f"arn:aws:kms:us-east-1:{ACCOUNT}:alias/mail"}},
 )
 EVENT = {"Records": [{"eventSource": "aws:ses", "eventVersion": "1.0", "ses": {"mail": {"messageId": MESSAGE_ID}, "receipt": {}}}]}
@@ -122,24 +125,32 @@ def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@functools.cache
+def session() -> Any:
+    from inbound.operate.dev.session import dev_session
+
+    return dev_session("us-east-1")
+
+
+@functools.cache
+def client(endpoint: str, service: str, region: str) -> Any:
+    from botocore.config import Config
+
+    from inbound.operate.dev.session import NO_PROXIES
+
+    return session().client(service, region_name=region, endpoint_url=endpoint, config=Config(proxies=NO_PROXIES))
+
+
 class Local:
     """A running local AWS with all that RULES name in it, and clients for it."""
 
     def __init__(self, aws: LocalAws, functions: Sequence[FunctionSource] = ()) -> None:
-        from inbound.operate.dev.session import dev_session
-
         self.aws, self.functions = aws, functions
         self.provision = Provision(endpoint=aws.endpoint, functions=functions)
         self.lines: list[str] = []
-        self._session = dev_session("us-east-1")
 
     def client(self, service: str, region: str = "us-east-1") -> Any:
-        from botocore.config import Config
-
-        from inbound.operate.dev.session import NO_PROXIES
-
-        return self._session.client(  # type: ignore[call-overload]
-            service, region_name=region, endpoint_url=self.aws.endpoint, config=Config(proxies=NO_PROXIES))
+        return client(self.aws.endpoint, service, region)
 
     def invoke(self, name: str, **more: str) -> Any:
         answer = self.client("lambda").invoke(FunctionName=function_arn(name), Payload=json.dumps(EVENT), **more)
@@ -161,7 +172,8 @@ async def local(astray: None, code: Path, tmp_path_factory: pytest.TempPathFacto
     await aws.start()
     try:
         functions = [f"read={code}/read.py:handler"]
-        functions += [f"script={code}/script.js:handler", f"module={code}/module.mjs:handler"] if HAS_NODE else []
+        functions += [f"script={code}/script.js:handler", f"module={code}/module.mjs:handler",
+                      f"copied={SAMPLE.with_suffix('.js')}:handler"] if HAS_NODE else []
         running = Local(aws, [parse_function(text) for text in functions])
         running.lines = await running.provision.ensure(RULES)
         yield running
@@ -169,20 +181,21 @@ async def local(astray: None, code: Path, tmp_path_factory: pytest.TempPathFacto
         await aws.stop()
 
 
-async def test_what_the_rules_name_is_created_and_told(local: Local, code: Path) -> None:
-    javascript = {"script": "script.js:handler", "module": "module.mjs:handler"} if HAS_NODE else dict.fromkeys(
-        ("script", "module"), "sample: logs the event, answers CONTINUE")
+async def test_what_the_rules_name_is_created_and_told(local: Local) -> None:
+    sample = "sample: logs the event, answers CONTINUE"
+    script, module, copied = ("script.js:handler", "module.mjs:handler", "function.js:handler") if HAS_NODE else [sample] * 3
     assert local.lines == [
         "created bucket mail",
         "created topic inbound, with queue inbound-dev subscribed to it",
         "created topic inbound, with queue inbound-dev subscribed to it",
         "created KMS key alias/mail",
-        "created function sampled (sample: logs the event, answers CONTINUE)",
+        f"created function sampled ({sample})",
         "created function read (read.py:handler)",
         "created function read:live, which is always the newest code",
-        f"created function script ({javascript['script']})",
+        f"created function script ({script})",
         "created function script:7, which is always the newest code",
-        f"created function module ({javascript['module']})",
+        f"created function module ({module})",
+        f"created function copied ({copied})",
     ]
 
 
@@ -233,6 +246,7 @@ async def test_javascript_functions_run(local: Local) -> None:
     assert local.invoke("script") == {"disposition": "CONTINUE", "id": MESSAGE_ID, "endpoint": local.aws.endpoint}
     assert local.invoke("script:7")["disposition"] == "CONTINUE"
     assert local.invoke("module") == {"disposition": "STOP_RULE"}
+    assert local.invoke("copied") == {"disposition": "CONTINUE"}
 
 
 async def test_changed_code_is_in_place_without_a_reload(local: Local, code: Path) -> None:
@@ -405,7 +419,7 @@ PARENT = """
         await Provision(endpoint=aws.endpoint, functions=[parse_function(f"busy={folder}/busy.py:handler")]).ensure(rules)
         client = dev_session("us-east-1").client("lambda", endpoint_url=aws.endpoint, config=Config(proxies=NO_PROXIES))
         client.invoke(FunctionName=arn, InvocationType="Event", Payload=b"{}")
-        print(aws._process.pid, flush=True)
+        print(aws._process.pid, aws.endpoint.rpartition(":")[2], flush=True)
         if os.fork() == 0:  # a worker that holds all that its parent held
             signal.pause()
         await asyncio.Event().wait()
@@ -423,20 +437,21 @@ BUSY = """
 
 
 @needs_proc
-async def test_all_of_it_is_gone_when_its_parent_is_killed(astray: None, tmp_path: Path) -> None:
+async def test_all_of_it_is_gone_when_its_parent_is_killed_and_the_next_takes_its_place(astray: None, tmp_path: Path) -> None:
     write(tmp_path / "busy.py", BUSY)
     os.mkfifo(tmp_path / "began")
     parent = await asyncio.create_subprocess_exec(
         sys.executable, "-c", textwrap.dedent(PARENT), str(tmp_path), stdout=subprocess.PIPE, start_new_session=True)
     try:
         assert parent.stdout is not None
-        child = int(await parent.stdout.readline())
+        child, port = map(int, (await parent.stdout.readline()).split())
         function = int(await asyncio.to_thread((tmp_path / "began").read_text))
         assert set(session_of(child)) == {child, function}
         ends = [os.pidfd_open(pid) for pid in (child, function)]
         parent.send_signal(signal.SIGKILL)
-        await asyncio.to_thread(wait_for, ends)
-        assert session_of(child) == []
+        async with running(tmp_path / "aws", port):
+            await asyncio.to_thread(wait_for, ends)
+            assert session_of(child) == []
     finally:
         os.killpg(parent.pid, signal.SIGKILL)
         await parent.wait()

@@ -2,6 +2,10 @@
 
 import io
 import json
+import os
+import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -18,10 +22,12 @@ def rule_set(*actions: dict[str, object], enabled: bool = True) -> RuleSet:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "code"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
     for name in ("route.py", "route.js", "a:b.py", "notes.txt"):
-        (tmp_path / name).write_text("")
-    return tmp_path
+        (folder / name).write_text("")
+    return folder
 
 
 def test_a_function_is_a_name_a_file_and_a_handler(here: Path) -> None:
@@ -82,6 +88,34 @@ def test_a_bundle_differs_just_when_the_code_does(here: Path) -> None:
 def test_neighbours_too_large_stay_behind(here: Path) -> None:
     (here / "table.py").write_bytes(b"#" * 5_000_001)
     assert set(members(parse_function("route=route.py:handler"))) == {"route.py", "inbound_entry.py", "inbound_entry.json"}
+
+
+def test_a_python_function_runs_from_its_copy_where_its_folder_is_not(here: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    (here / "word.py").write_text("WORD = 'beside'")
+    (here / "route.py").write_text("import word\ndef handler(event, context):\n    return word.WORD + event")
+    elsewhere = moved(parse_function("route=route.py:handler"), tmp_path_factory.mktemp("elsewhere"))
+    assert said(sys.executable, "-c", "import inbound_entry; print(inbound_entry.handler('!', None))", cwd=elsewhere) == "beside!"
+
+
+@pytest.mark.skipif(shutil.which("node") is None and os.environ.get("CI") != "true", reason="there is no node in PATH")
+def test_a_javascript_function_runs_from_its_copy_where_its_folder_is_not(here: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    (here / "word.js").write_text("exports.word = 'beside';")
+    (here / "route.js").write_text("const { word } = require('./word.js'); exports.handler = (event) => word + event;")
+    elsewhere = moved(parse_function("route=route.js:handler"), tmp_path_factory.mktemp("elsewhere"))
+    assert said("node", "-e", "require('./inbound_entry').handler('!', null, (error, answer) => console.log(error || answer))",
+                cwd=elsewhere) == "beside!"
+
+
+def moved(source: FunctionSource, folder: Path) -> Path:
+    """The function's bundle unpacked on another machine: the folder it came from is gone."""
+    for name, content in members(source).items():
+        (folder / name).write_bytes(content)
+    source.file.parent.rename(source.file.parent.with_name("gone"))
+    return folder
+
+
+def said(*command: str, cwd: Path) -> str:
+    return subprocess.run(command, cwd=cwd, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
 def test_the_samples_are_in_the_package() -> None:
