@@ -254,7 +254,10 @@ def test_a_header_that_was_too_large_to_read_is_truncated_too() -> None:
     assert mail(SNS_HEADERS_LIMIT, (), raw)["commonHeaders"] == {"returnPath": "ann@sender.example", "subject": "Hello"}
 
 
-@given(st.text(alphabet=st.characters(exclude_categories=[]) | st.sampled_from("\ud800\udfff\ufffe\uffff\0\"\\\n\u2028"), max_size=60))
+LETTERS = st.one_of(st.characters(), st.sampled_from("\ud800\udfff\ufffe\uffff\0\"\\\n\u2028"))
+
+
+@given(st.lists(LETTERS, max_size=60).map("".join))
 def test_it_is_valid_utf8_and_says_the_same_whatever_is_in_it(text: str) -> None:
     envelope = dataclasses.replace(ENVELOPE, reverse_path=text)
     made = received(envelope=envelope, fields=((text, text),), recipients=(text,))
