@@ -9,7 +9,7 @@ import io
 import json
 import logging
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Collection, MutableMapping
 from enum import StrEnum
 from typing import Any, TextIO
 
@@ -27,13 +27,11 @@ class Event(StrEnum):
     SERVICE_DRAINING = "service.draining"
     SERVICE_STOPPED = "service.stopped"
     SERVICE_WARNING = "service.warning"
-    LISTENER_OPENED = "listener.opened"
     RULES_LOADED = "rules.loaded"
     RULES_REJECTED = "rules.rejected"
     SESSION_REFUSED = "session.refused"
     SESSION_FAILED = "session.failed"
     MESSAGE_RECEIVED = "message.received"
-    MESSAGE_STEP = "message.step"
     MESSAGE_DEFERRED = "message.deferred"
     MESSAGE_DEAD = "message.dead"
     MESSAGE_DONE = "message.done"
@@ -45,14 +43,19 @@ class Event(StrEnum):
     DEV_AWS = "dev.aws"
 
 
-def configure(form: str = "", *, level: str = "info", stream: TextIO | None = None, renderer: Renderer | None = None) -> None:
-    """Set the log up for the process. `form` is `json` or `text`; empty means text on a terminal, else json."""
+def configure(form: str = "", *, level: str = "info", stream: TextIO | None = None, renderer: Renderer | None = None,
+              hidden: Collection[Event] = ()) -> None:
+    """Set the log up for the process. `form` is `json` or `text`; empty means text on a terminal, else json.
+
+    `renderer` takes the place of both forms; events in `hidden` are not shown.
+    """
     out = stream or sys.stdout
     if isinstance(out, io.TextIOWrapper):
         out.reconfigure(errors="backslashreplace")  # a sender's address must not fail a session because the terminal cannot show it
     text = form == "text" or (not form and out.isatty())
     structlog.configure(
         processors=[
+            *([_Hide(hidden)] if hidden else []),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             structlog.processors.format_exc_info,
@@ -64,6 +67,16 @@ def configure(form: str = "", *, level: str = "info", stream: TextIO | None = No
     )
     for name in ("mail.log", "aiohttp.access", "botocore", "boto3", "urllib3"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what they know, our own events tell
+
+
+class _Hide:
+    def __init__(self, events: Collection[Event]) -> None:
+        self._events = frozenset(events)
+
+    def __call__(self, _logger: Any, _method: str, event: EventDict) -> EventDict:
+        if event["event"] in self._events:
+            raise structlog.DropEvent
+        return event
 
 
 def get() -> Log:

@@ -30,6 +30,8 @@ SWEEP = 60.0  # seconds between looks for traces whose time is over
 LISTENER_DRAIN = 15.0  # seconds that transactions have to finish at a stop
 WORKER_DRAIN = 10.0  # seconds that messages in hand have
 
+CHOSEN_WITH = MappingProxyType({"smtp": "INBOUND_LISTEN", "http": "INBOUND_HTTP_LISTEN"})
+
 OnRules = Callable[[RuleSet], Awaitable[None]]
 
 
@@ -44,7 +46,7 @@ class Service:
     """
 
     def __init__(self, settings: Settings, log: Log, *, access: Access | None = None, aws: Aws | None = None, on_rules: OnRules = _nothing,
-                 production: bool = True, chosen_with: Mapping[str, str] = MappingProxyType({"smtp": "INBOUND_LISTEN", "http": "INBOUND_HTTP_LISTEN"}),
+                 production: bool = True, chosen_with: Mapping[str, str] = CHOSEN_WITH,
                  ) -> None:
         self.settings = settings
         self.log = log

@@ -21,7 +21,7 @@ from inbound.decide.rules import RuleSet
 from inbound.deliver import actions
 from inbound.deliver.actions import Performed
 from inbound.deliver.aws import Aws
-from inbound.deliver.notification import SNS_SUBJECT
+from inbound.deliver.notification import SNS_MESSAGE_LIMIT, SNS_SUBJECT
 from inbound.deliver.retry import Schedule
 from inbound.deliver.sinks import MessageFailed, MessageRefused, SinkBusy, SinkClosed, SinkDown, SinkFailure, Sinks
 from inbound.deliver.work import Identity, Work
@@ -250,7 +250,10 @@ class Worker:
 
     async def _publish(self, step: Step, work: Work) -> Performed:
         topic = step.action.TopicArn or ""
-        published = await self._aws.publish(topic, SNS_SUBJECT, work.notification(step, with_content=False))
+        notification = work.notification(step, with_content=False)
+        if (length := len(notification.encode("utf-8"))) > SNS_MESSAGE_LIMIT:
+            raise MessageRefused(f"the notification has {length} octets; SNS takes {SNS_MESSAGE_LIMIT}")
+        published = await self._aws.publish(topic, SNS_SUBJECT, notification)
         return Performed(detail={"topic": topic, "messageId": published.message_id})
 
     def _outcome(self, part: str, step: Step, sink: str, attempt: int, started: float, outcome: Outcome, performed: Performed | None = None, *,

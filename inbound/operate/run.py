@@ -10,6 +10,8 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 
+import click
+
 from inbound import log
 from inbound.accept.spool import SpoolError
 from inbound.decide.load import RulesError
@@ -36,7 +38,7 @@ def run(settings: Settings, around: Around = plain, started: Callable[[Service],
             runner.run(_run(settings, around, started))
     except RulesError as error:
         for line in str(error).splitlines():
-            print(line, file=sys.stderr)
+            click.echo(line, err=True)
         sys.exit(1)
     except (SettingsError, SpoolError) as error:
         fail(str(error))

@@ -38,7 +38,8 @@ def test_any_octets_in_any_chunks_come_out_as_by_lines(text: str, sizes: list[in
     assert run(wire, sizes) == reference(wire) == run(wire, [len(wire)])
 
 
-LOOK_ALIKES = [a + b"." + b for a in (b"\n", b"\r", b"\r\r\n"[:2], b"\x0b", b"\x0c", b"\x1c", b"\x85", b"\xc2\x85", b"\xe2\x80\xa8", b"\r\n\0", b"\0\r\n\0")
+LOOK_ALIKES = [a + b"." + b
+               for a in (b"\n", b"\r", b"\r\r", b"\x0b", b"\x0c", b"\x1c", b"\x85", b"\xc2\x85", b"\xe2\x80\xa8", b"\r\n\0", b"\0\r\n\0")
                for b in (b"\r\n", b"\n", b"\r", b"\r\r\n", b"\0\r\n")] + [b"\r\n." + b for b in (b"\n", b"\r", b"\r\r\n", b"\0\r\n", b" \r\n")]
 
 

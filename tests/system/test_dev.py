@@ -98,8 +98,8 @@ class Dev:
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """One `inbound` command in that folder."""
-    return subprocess.run([sys.executable, "-m", "inbound", *arguments], cwd=folder, env=clean_environment(), capture_output=True, text=True, timeout=90,
-                          check=False)
+    return subprocess.run([sys.executable, "-m", "inbound", *arguments], cwd=folder, env=clean_environment(), capture_output=True, text=True,
+                          timeout=90, check=False)
 
 
 ANY_PORTS = ("--smtp", "127.0.0.1:0", "--http", "127.0.0.1:0", "--aws", "127.0.0.1:0")
@@ -190,7 +190,8 @@ def test_the_event_is_what_programs_for_ses_read(dev: Dev, about: dict[str, str]
     assert mail.common_headers.subject == "Test message from inbound send"
     assert mail.headers_truncated is False
     assert {header.name for header in mail.headers} >= {"X-Route", "Return-Path", "Received", "X-SES-Spam-Verdict", "From", "To"}
-    assert [v.status for v in (receipt.spam_verdict, receipt.virus_verdict, receipt.spf_verdict, receipt.dkim_verdict, receipt.dmarc_verdict)] == ["GRAY"] * 5
+    verdicts = (receipt.spam_verdict, receipt.virus_verdict, receipt.spf_verdict, receipt.dkim_verdict, receipt.dmarc_verdict)
+    assert [verdict.status for verdict in verdicts] == ["GRAY"] * 5
     assert receipt.action.get_type == "Lambda"
     assert receipt.processing_time_millis >= 1
 
@@ -244,7 +245,8 @@ def test_health_and_readiness(about: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(("option", "which"), [("--smtp", "smtp"), ("--http", "http"), ("--aws", "aws")])
-def test_a_port_in_use_gives_one_line_that_says_which_and_how_to_choose_another(about: dict[str, str], tmp_path: Path, option: str, which: str) -> None:
+def test_a_port_in_use_gives_one_line_that_says_which_and_how_to_choose_another(
+        about: dict[str, str], tmp_path: Path, option: str, which: str) -> None:
     taken = about[which].removeprefix("http://")
     ports = dict(zip(ANY_PORTS[::2], ANY_PORTS[1::2], strict=True)) | {option: taken}
     done = run(tmp_path, "dev", *(word for pair in ports.items() for word in pair))

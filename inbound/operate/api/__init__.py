@@ -48,7 +48,8 @@ async def readyz(request: web.Request) -> web.Response:
         counts = await service.spool.counts()
     except SpoolError as error:
         return web.json_response({"status": "spool failed", "error": str(error)}, status=503)
-    return web.json_response({"status": "ready", "revision": service.rules.current.rule_set.revision, "spool": {str(k): v for k, v in counts.items()}})
+    revision = service.rules.current.rule_set.revision
+    return web.json_response({"status": "ready", "revision": revision, "spool": {str(k): v for k, v in counts.items()}})
 
 
 async def message(request: web.Request) -> web.Response:

@@ -29,7 +29,7 @@ def check(file: Path, tls: bool | None, as_schema: bool, as_json: bool) -> None:
     from inbound.decide.load import RulesError, RulesUnreadableError, load  # noqa: PLC0415  # --help need not pay for pydantic
 
     if as_schema:
-        from inbound.decide.schema import schema  # noqa: PLC0415
+        from inbound.decide.schema import schema  # noqa: PLC0415  # only when it is asked for
 
         click.echo(json.dumps(schema(), indent=2))
         return

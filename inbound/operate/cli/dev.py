@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from inbound.settings import Settings
 
 
+KEEP_CONTENT = 7 * 86400.0  # seconds that content is kept here unless the environment says otherwise
+
+
 class Endpoint(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks
     """HOST:PORT of a local AWS to start, or the URL of one that runs."""
 
@@ -70,16 +73,17 @@ def dev(rules: Path, smtp: Address, http: Address, aws: Address | str, data: Pat
     subscribed to it), keys and functions. Only test credentials are used, whatever AWS profile you have.
     """
     from inbound import log, settings  # noqa: PLC0415  # --help need not pay for them
-    from inbound.operate.cli.screen import Screen  # noqa: PLC0415
+    from inbound.operate.cli.screen import HIDDEN, Screen  # noqa: PLC0415
     from inbound.operate.run import run  # noqa: PLC0415
     from inbound.operate.sample import write_sample  # noqa: PLC0415
 
     began = time.monotonic()
     written = write_sample(rules)
-    keep = {} if os.environ.get("INBOUND_RETAIN_CONTENT") else {"retain_content": "7d"}
-    found = settings.read(rules=rules, data=data, listen=(smtp,), http_listen=http, **keep)
+    found = settings.read(rules=rules, data=data, listen=(smtp,), http_listen=http)
+    if "retain_content" not in found.model_fields_set:
+        found = found.model_copy(update={"retain_content": KEEP_CONTENT})
     screen = Screen()
-    log.configure(renderer=screen.render, level=found.log_level)
+    log.configure(renderer=screen.render, hidden=HIDDEN, level=found.log_level)
     setup = Setup(found, aws, functions, screen)
 
     def started(service: Service) -> None:

@@ -77,7 +77,8 @@ def list_(states: tuple[str, ...], limit: int, data: Path, as_json: bool) -> Non
         age = human(now - entry.envelope.received_at)
         sender = entry.envelope.reverse_path or "<>"
         when = f"retry in {human(entry.due - now)}" if entry.state == "deferred" else ""
-        click.echo(f"{entry.id}  {entry.state:<8}  {age:>5}  {entry.size:>9}  {safe(sender)} -> {safe(', '.join(entry.envelope.forward_paths))}  {when}".rstrip())
+        envelope = f"{safe(sender)} -> {safe(', '.join(entry.envelope.forward_paths))}"
+        click.echo(f"{entry.id}  {entry.state:<8}  {age:>5}  {entry.size:>9}  {envelope}  {when}".rstrip())
         if entry.error:
             click.echo(f"    {safe(entry.error)}")
     click.echo(", ".join(f"{counts[State(s)]} {s}" for s in STATES))
@@ -90,9 +91,9 @@ def list_(states: tuple[str, ...], limit: int, data: Path, as_json: bool) -> Non
 def show(message_id: str, data: Path, as_json: bool) -> None:
     """Show one message: session, verdicts, what each rule did and each attempt, and the outline of its parts."""
     from inbound.assess.outline import bounded_outline  # noqa: PLC0415  # --help need not pay for it
+    from inbound.decide.engine import StopScope  # noqa: PLC0415
     from inbound.decide.rules import RuleSet  # noqa: PLC0415
     from inbound.deliver.trace import trace  # noqa: PLC0415
-    from inbound.decide.engine import StopScope  # noqa: PLC0415
     from inbound.operate.cli.route import render  # noqa: PLC0415
     from inbound.settings import read  # noqa: PLC0415
 

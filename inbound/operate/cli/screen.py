@@ -8,12 +8,12 @@ from datetime import datetime
 from typing import Any
 
 import click
-import structlog
 
 from inbound.log import Event, EventDict, plain
 
 _NAMES_SHOWN = 12
-_HIDDEN = frozenset((Event.SERVICE_STARTED, Event.MESSAGE_RECEIVED))  # the first screen and the line of the whole route tell them
+HIDDEN = frozenset((Event.SERVICE_STARTED, Event.MESSAGE_RECEIVED))
+"""What the first screen and the line of the whole route tell already."""
 
 
 class Screen:
@@ -24,17 +24,15 @@ class Screen:
         self._colour = sys.stdout.isatty()
 
     def render(self, _logger: Any, _method: str, event: EventDict) -> str:
-        """One line an event; `key=value` for those that have no form of their own. Raises DropEvent for what the screen does not show."""
+        """One line an event; `key=value` for those that have no form of their own."""
         name = Event(event.pop("event"))
-        if name in _HIDDEN:
-            raise structlog.DropEvent
         line = self._line(name, event)
         clock = datetime.now().strftime("%H:%M:%S")  # noqa: DTZ005  # the wall clock of the person who looks
         trace = event.get("exception")
         shown = f"{click.style(clock, dim=True)}  {line}" + (f"\n{trace}" if trace else "")
         return shown if self._colour else click.unstyle(shown)
 
-    def _line(self, name: Event, event: EventDict) -> str:
+    def _line(self, name: Event, event: EventDict) -> str:  # noqa: PLR0911  # a table of forms
         match name:
             case Event.MESSAGE_DONE:
                 return self._done(event)
@@ -59,7 +57,8 @@ class Screen:
                 return f"{_word('warning', 'yellow')}  {event['warning']}"
             case Event.SERVICE_DRAINING:
                 return "stopping: open transactions and messages in hand are finished first"
-        fields = " ".join(f"{key}={plain(value)}" for key, value in event.items() if key not in ("time", "level", "exception") and value not in ("", None))
+        shown = {key: value for key, value in event.items() if key not in ("time", "level", "exception") and value not in ("", None)}
+        fields = " ".join(f"{key}={plain(value)}" for key, value in shown.items())
         return f"{name}  {fields}"
 
     def _done(self, event: EventDict) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import smtplib
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -138,11 +139,12 @@ def _expect(answer: tuple[int, bytes], client: smtplib.SMTP) -> str:
 def many(smtp: Address, sender: str, recipients: tuple[str, ...], content: bytes, count: int, *, as_json: bool) -> None:
     """Send the message `count` times over one connection, with a progress bar on a terminal."""
     started = time.monotonic()
-    replies = []
-    progress = click.progressbar(range(count), label="sending", file=click.get_text_stream("stderr"))
-    with connect(smtp) as client, progress as bar:
-        for _ in bar:
+    client = connect(smtp)
+    with client, click.progressbar(length=count, label="sending", file=sys.stderr) as bar:
+        replies: list[str] = []
+        while len(replies) < count:
             replies.append(transaction(client, sender, recipients, content)[0])
+            bar.update(1)
     seconds = time.monotonic() - started
     if as_json:
         click.echo(json.dumps({"replies": replies, "seconds": round(seconds, 3)}))
