@@ -16,7 +16,8 @@ HEADER_LIMIT = 102_400
 HEAD = HEADER_LIMIT + 4  # how much of a message `parse` wants to see: an empty line may follow right after the limit
 FIRST = 1_024  # how much of it `begins_with_field` wants to see: no name of a field is longer than a line may be
 
-_FIELD = re.compile(rb"^([!-9;-~]++)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)", re.MULTILINE)
+FIELD = re.compile(rb"^([!-9;-~]++)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)", re.MULTILINE)
+"""One header field without its last line break: its name, and what stands after the colon."""
 _FOLD = re.compile(rb"\r?\n[ \t]++")
 _MBOX = b"From "
 
@@ -63,9 +64,9 @@ def parse(head: bytes, *, authserv_id: str = "") -> Message:
     continuation lines, and so is an mbox `From ` line; but a message whose first line is no field has no header. Of a block over
     `HEADER_LIMIT` the whole fields within it are read.
     """
-    block, truncated = _block(head)
+    block, truncated = header_block(head)
     block = _mark(block, forged.offsets_in(block, authserv_id=authserv_id))
-    fields = tuple(_field(match) for match in _FIELD.finditer(block))
+    fields = tuple(_field(match) for match in FIELD.finditer(block))
     lists = {name: [addresses.read(_unfolded(found.raw)) for found in group] for name, group in _address_fields(fields).items()}
     return Message(fields, truncated, _common(fields, lists), _destination(lists))
 
@@ -77,10 +78,11 @@ def begins_with_field(head: bytes) -> bool:
     else its first line would be taken for a part of our last field.
     """
     first = head[:FIRST]
-    return not first or first.startswith((_MBOX, b"\n", b"\r\n")) or _FIELD.match(first) is not None
+    return not first or first.startswith((_MBOX, b"\n", b"\r\n")) or FIELD.match(first) is not None
 
 
-def _block(head: bytes) -> tuple[bytes, bool]:
+def header_block(head: bytes) -> tuple[bytes, bool]:
+    """The header block that `parse` reads, as it came, and whether it is truncated. `head` as for `parse`."""
     if not begins_with_field(head):
         return b"", False
     length = forged.header_length(head)
