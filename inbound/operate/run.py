@@ -6,17 +6,14 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
-
-import click
 
 from inbound import log
 from inbound.accept.spool import SpoolError
 from inbound.decide.load import RulesError
 from inbound.operate.api import serve_http
-from inbound.operate.cli import fail
+from inbound.operate.cli import complain, fail
 from inbound.service import Service, event_loop_runner
 from inbound.settings import Settings, SettingsError
 
@@ -37,9 +34,7 @@ def run(settings: Settings, around: Around = plain, started: Callable[[Service],
         with event_loop_runner() as runner:
             runner.run(_run(settings, around, started))
     except RulesError as error:
-        for line in str(error).splitlines():
-            click.echo(line, err=True)
-        sys.exit(1)
+        complain(str(error), 1)
     except (SettingsError, SpoolError) as error:
         fail(str(error))
 

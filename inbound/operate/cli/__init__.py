@@ -66,6 +66,10 @@ def main() -> None:
 
 def fail(message: str, code: int = 2) -> None:
     """Print `inbound: message` to stderr and exit."""
-    for line in message.splitlines():
-        click.echo(f"inbound: {line}", err=True)
+    complain("\n".join(f"inbound: {line}" for line in message.splitlines()), code)
+
+
+def complain(message: str, code: int) -> None:
+    """Print `message` as it is to stderr and exit."""
+    click.echo(message, err=True)
     sys.exit(code)
