@@ -14,7 +14,6 @@ from inbound.decide.recipients import InvalidRecipient, Lookup
 from inbound.decide.wording import near
 
 UNSUPPORTED_ACTIONS = ("BounceAction", "WorkmailAction", "ConnectAction")
-UNSUPPORTED_KEYS = ("KmsKeyArn", "IamRoleArn")
 
 
 class _Rule(NamedTuple):
@@ -127,12 +126,8 @@ def _unsupported(document: Document, rule: _Rule) -> Iterator[Problem]:
     if not rule.enabled:
         return
     for path, action in rule.actions:
-        keys: list[Path] = [(*path, key) for key in UNSUPPORTED_ACTIONS if key in action]
-        for name, parameters in action.items():
-            if isinstance(parameters, dict):
-                keys += [(*path, name, key) for key in UNSUPPORTED_KEYS if parameters.get(key) is not None]
-        for key in keys:
-            yield document.problem(key, "is not supported yet; 'Enabled: false' keeps the rule in the file", key=True)
+        for key in (key for key in UNSUPPORTED_ACTIONS if key in action):
+            yield document.problem((*path, key), "is not supported yet; 'Enabled: false' keeps the rule in the file", key=True)
 
 
 def _outside_identities(document: Document) -> Iterator[Problem]:

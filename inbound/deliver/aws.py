@@ -1,4 +1,4 @@
-"""The one door to boto3: S3, SNS and Lambda as ports, a client per region, and which of their errors time can cure.
+"""The one door to boto3: S3, SNS, Lambda and KMS as ports, a client per region, and which of their errors time can cure.
 
 Credentials, profiles, regions and AWS_ENDPOINT_URL[_SERVICE] are boto3's own. It is imported on first use, in a thread: it weighs
 90 MB and half a second.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol, TypeVar
@@ -37,6 +37,17 @@ class Answer:
     payload: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class DataKey:
+    """A data key that KMS made: 32 octets, and the same wrapped under the KMS key."""
+
+    plain: bytes
+    wrapped: bytes
+
+    def __repr__(self) -> str:
+        return "DataKey(…)"  # never in a log
+
+
 class Body(Protocol):
     """The octets of an object."""
 
@@ -53,12 +64,16 @@ class Body(Protocol):
 class Aws(Protocol):
     """What the actions need of AWS. Every method raises SinkDown, MessageFailed or MessageRefused."""
 
-    async def put_object(self, bucket: str, key: str, body: Body) -> None:
-        """One PutObject, whatever the size, without metadata."""
+    async def put_object(self, bucket: str, key: str, body: Body, *, metadata: Mapping[str, str] | None = None, role: str | None = None) -> None:
+        """One PutObject, whatever the size. `role` is the ARN of a role to assume for it."""
         ...
 
-    async def publish(self, topic_arn: str, subject: str, message: str) -> Published:
+    async def publish(self, topic_arn: str, subject: str, message: str, *, role: str | None = None) -> Published:
         """Publish to a standard topic, in the ARN's region."""
+        ...
+
+    async def data_key(self, key_arn: str, context: Mapping[str, str], *, role: str | None = None) -> DataKey:
+        """A new AES-256 data key under a KMS key, in the ARN's region, bound to the encryption context."""
         ...
 
     async def invoke(self, function_arn: str, event: str, *, wait: bool) -> Answer:
@@ -90,22 +105,31 @@ class Boto3:
         self._access = access or Access()
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="aws")
         self._lock = threading.Lock()
-        self._session: Any = None
-        self._clients: dict[tuple[str, str | None, bool], Any] = {}
+        self._sessions: dict[str | None, Any] = {}
+        self._clients: dict[tuple[str, str | None, bool, str | None], Any] = {}
 
-    async def put_object(self, bucket: str, key: str, body: Body) -> None:
+    async def put_object(self, bucket: str, key: str, body: Body, *, metadata: Mapping[str, str] | None = None, role: str | None = None) -> None:
         def put() -> None:
             with body.open() as reader:
-                self._client("s3", self._access.region).put_object(Bucket=bucket, Key=key, Body=reader, ContentLength=body.size)
+                self._client("s3", self._access.region, role=role).put_object(
+                    Bucket=bucket, Key=key, Body=reader, ContentLength=body.size, Metadata=dict(metadata or {}))
 
         await self._call(put)
 
-    async def publish(self, topic_arn: str, subject: str, message: str) -> Published:
+    async def publish(self, topic_arn: str, subject: str, message: str, *, role: str | None = None) -> Published:
         def publish() -> Published:
-            answer = self._client("sns", _region(topic_arn)).publish(TopicArn=topic_arn, Subject=subject, Message=message)
+            answer = self._client("sns", _region(topic_arn), role=role).publish(TopicArn=topic_arn, Subject=subject, Message=message)
             return Published(answer["MessageId"])
 
         return await self._call(publish)
+
+    async def data_key(self, key_arn: str, context: Mapping[str, str], *, role: str | None = None) -> DataKey:
+        def generate() -> DataKey:
+            client = self._client("kms", _region(key_arn), role=role)
+            answer = client.generate_data_key(KeyId=key_arn, KeySpec="AES_256", EncryptionContext=dict(context))
+            return DataKey(answer["Plaintext"], answer["CiphertextBlob"])
+
+        return await self._call(generate)
 
     async def invoke(self, function_arn: str, event: str, *, wait: bool) -> Answer:
         def invoke() -> Answer:
@@ -132,29 +156,54 @@ class Boto3:
 
         return await asyncio.get_running_loop().run_in_executor(self._pool, guarded)
 
-    def _client(self, service: str, region: str | None, *, single: bool = False) -> Any:
-        key = (service, region, single)
+    def _client(self, service: str, region: str | None, *, single: bool = False, role: str | None = None) -> Any:
+        key = (service, region, single, role)
         client = self._clients.get(key)
         if client is None:
             with self._lock:
                 client = self._clients.get(key)
                 if client is None:
-                    client = self._clients[key] = self._make(service, region, single=single)
+                    client = self._clients[key] = self._make(self._as(role), service, region, single=single)
         return client
 
-    def _make(self, service: str, region: str | None, *, single: bool) -> Any:
-        import boto3  # noqa: PLC0415  # on first use, see above
-        from botocore.config import Config  # noqa: PLC0415
+    def _as(self, role: str | None) -> Any:
+        """The session of a role; credentials are renewed well before they expire. Without a role our own."""
+        if role not in self._sessions:
+            import boto3  # noqa: PLC0415  # on first use, see above
 
-        if self._session is None:
-            self._session = self._access.session() if self._access.session else boto3.session.Session()
+            if role is None:
+                self._sessions[role] = self._access.session() if self._access.session else boto3.session.Session()
+            else:
+                self._sessions[role] = _assumed(self._as(None), role, self._make(self._as(None), "sts", None, single=False))
+        return self._sessions[role]
+
+    def _make(self, session: Any, service: str, region: str | None, *, single: bool) -> Any:
+        from botocore.config import Config  # noqa: PLC0415  # on first use, see above
+
         config = Config(
             connect_timeout=5, read_timeout=SYNCHRONOUS_TIMEOUT if single else 60, max_pool_connections=64,
             retries={"mode": "standard", "total_max_attempts": 1 if single else 2}, user_agent_extra="inbound",
             proxies=None if self._access.proxies else {},
         )
-        return self._session.client(service, region_name=region or self._session.region_name or "us-east-1",
-                                    endpoint_url=self._access.endpoint_url, config=config)
+        region = region or self._access.region or session.region_name or "us-east-1"
+        return session.client(service, region_name=region, endpoint_url=self._access.endpoint_url, config=config)
+
+
+def _assumed(session: Any, role: str, sts: Any) -> Any:
+    """A boto3 session whose credentials are the role's, taken from STS when they are needed and again before they end."""
+    import boto3  # noqa: PLC0415  # on first use, see above
+    import botocore.session  # noqa: PLC0415
+    from botocore.credentials import DeferredRefreshableCredentials  # noqa: PLC0415
+
+    def fetch() -> dict[str, str]:
+        found = sts.assume_role(RoleArn=role, RoleSessionName="inbound")["Credentials"]
+        return {"access_key": found["AccessKeyId"], "secret_key": found["SecretAccessKey"], "token": found["SessionToken"],
+                "expiry_time": found["Expiration"].isoformat()}
+
+    core = botocore.session.Session()
+    renewed = DeferredRefreshableCredentials(refresh_using=fetch, method="sts-assume-role")
+    core._credentials = renewed  # type: ignore[attr-defined]  # botocore has no public way to set credentials that renew themselves
+    return boto3.session.Session(botocore_session=core, region_name=session.region_name)
 
 
 def _region(arn: str) -> str:

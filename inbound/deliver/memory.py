@@ -6,10 +6,11 @@ Objects, published messages and invocations are plain lists and dicts to look at
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from inbound.deliver.aws import Answer, Body, Published
+from inbound.deliver.aws import Answer, Body, DataKey, Published
 from inbound.deliver.sinks import SinkFailure
 
 
@@ -21,6 +22,9 @@ class MemoryAws:
 
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str], bytes] = {}
+        self.metadata: dict[tuple[str, str], dict[str, str]] = {}
+        self.keys: dict[bytes, tuple[bytes, dict[str, str]]] = {}
+        self.roles: list[str | None] = []
         self.published: list[tuple[str, str, str]] = []
         self.invocations: list[tuple[str, str, bool]] = []
         self.calls: list[str] = []
@@ -30,20 +34,31 @@ class MemoryAws:
         self.closed = False
         self.called = asyncio.Condition()
 
-    async def put_object(self, bucket: str, key: str, body: Body) -> None:
-        """Keep the object; the last put of a key wins."""
+    async def put_object(self, bucket: str, key: str, body: Body, *, metadata: Mapping[str, str] | None = None, role: str | None = None) -> None:
+        """Keep the object and its metadata; the last put of a key wins."""
         await self._meet(f"s3:{bucket}")
         with body.open() as reader:
             data = reader.read()
         if len(data) != body.size:
             raise AssertionError(f"the body says it has {body.size} octets and gives {len(data)}")
         self.objects[bucket, key] = data
+        self.metadata[bucket, key] = dict(metadata or {})
+        self.roles.append(role)
         await self._tell()
 
-    async def publish(self, topic_arn: str, subject: str, message: str) -> Published:
+    async def data_key(self, key_arn: str, context: Mapping[str, str], *, role: str | None = None) -> DataKey:
+        """A new key; `keys[wrapped]` tells the key and the context it was asked for with."""
+        await self._meet(f"kms:{key_arn}")
+        self.roles.append(role)
+        plain, wrapped = os.urandom(32), os.urandom(64)
+        self.keys[wrapped] = (plain, dict(context))
+        return DataKey(plain, wrapped)
+
+    async def publish(self, topic_arn: str, subject: str, message: str, *, role: str | None = None) -> Published:
         """Keep (topic, subject, message)."""
         await self._meet(f"sns:{topic_arn}")
         self.published.append((topic_arn, subject, message))
+        self.roles.append(role)
         await self._tell()
         return Published(f"00000000-0000-0000-0000-{len(self.published):012d}")
 

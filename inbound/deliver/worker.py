@@ -253,7 +253,7 @@ class Worker:
         notification = work.notification(step, with_content=False)
         if (length := len(notification.encode("utf-8"))) > SNS_MESSAGE_LIMIT:
             raise MessageRefused(f"the notification has {length} octets; SNS takes {SNS_MESSAGE_LIMIT}")
-        published = await self._aws.publish(topic, SNS_SUBJECT, notification)
+        published = await self._aws.publish(topic, SNS_SUBJECT, notification, role=getattr(step.action, "IamRoleArn", None))
         return Performed(detail={"topic": topic, "messageId": published.message_id})
 
     def _outcome(self, part: str, step: Step, sink: str, attempt: int, started: float, outcome: Outcome, performed: Performed | None = None, *,

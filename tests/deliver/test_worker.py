@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
-from pathlib import Path
 
 import pytest
+from worker_bench import EVENT, FUNCTION, OTHER_TOPIC, REQUEST, S3, S3_TOPIC, SNS, STOP, TOPIC, Bench, header, rule
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from worker_bench import EVENT, FUNCTION, OTHER_TOPIC, REQUEST, S3, S3_TOPIC, SNS, STOP, TOPIC, Bench, header, rule  # noqa: E402  # beside this file
-
-from inbound.accept.spool import Outcome, SpoolError, State  # noqa: E402
-from inbound.accept.spool.memory import Fault  # noqa: E402
-from inbound.decide.engine import StopScope  # noqa: E402
-from inbound.deliver.retry import Circuit  # noqa: E402
-from inbound.deliver.sinks import MessageFailed, MessageRefused, SinkDown  # noqa: E402
+from inbound.accept.spool import Outcome, SpoolError, State
+from inbound.accept.spool.memory import Fault
+from inbound.decide.engine import StopScope
+from inbound.deliver.retry import Circuit
+from inbound.deliver.sinks import MessageFailed, MessageRefused, SinkDown
 
 DOWN = SinkDown("connection refused")
 
