@@ -80,6 +80,7 @@ class DnsServer:
         self._udp: asyncio.DatagramTransport | None = None
         self._tcp: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._news = asyncio.Event()
         self.address = ("127.0.0.1", 0)
         self.queries: list[Query] = []
         self.add(zone)
@@ -117,6 +118,16 @@ class DnsServer:
     def asked(self, name: str, rdtype: str | None = None) -> int:
         """How often a name was asked for, over UDP or TCP."""
         return sum(query.name == name.rstrip(".").lower() and rdtype in {None, query.rdtype} for query in self.queries)
+
+    async def arrived(self, name: str, times: int = 1, *, seconds: float = 10.0) -> None:
+        """Return when `name` was asked for so many times. For tests that must not sleep."""
+
+        async def arrival() -> None:
+            while self.asked(name) < times:
+                self._news.clear()
+                await self._news.wait()
+
+        await asyncio.wait_for(asyncio.wrap_future(asyncio.run_coroutine_threadsafe(arrival(), self._loop)), seconds)
 
     @property
     def setting(self) -> str:
@@ -197,6 +208,7 @@ class DnsServer:
         question = query.question[0]
         key = _key(question.name)
         self.queries.append(Query(key.to_text(omit_final_dot=True), dns.rdatatype.to_text(question.rdtype), transport))
+        self._news.set()
         fault = self._faults.get(key)
         if isinstance(fault, float | int):
             await asyncio.sleep(fault)
