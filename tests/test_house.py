@@ -31,6 +31,7 @@ OUTSIDE = {
     "accept/spool/memory.py": "the twin keeps time as its model does",
     "accept/spool/sqlite.py": "the spool on disk",
     "accept/spool/threads.py": "threads for what blocks",
+    "assess/dkim/check.py": "a thread for the hash of a large body",
     "assess/outline.py": "a process for what a stranger's MIME may cost",
     "decide/load.py": "reads the rule file",
     "decide/watch.py": "watches the rule file",

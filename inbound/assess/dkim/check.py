@@ -1,0 +1,107 @@
+"""DKIM (RFC 6376, 8301, 8463): every signature of a message judged, its body read once, its keys looked up all at once.
+
+Costs are bounded whatever the message and the key records hold; a large body is hashed in a thread, while the event loop goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from inbound.accept.spool import Content
+from inbound.assess.dkim.canonical import BodyHash, BodyTerms, body_hashes
+from inbound.assess.dkim.fields import Claim, Refused, read
+from inbound.assess.dkim.header import Header
+from inbound.assess.dkim.keys import KeyLookup, TxtAnswer, read_key
+from inbound.assess.dkim.results import DkimResults, Result, Signature
+from inbound.assess.message import HEAD
+
+SIGNATURES = 10  # judged of one message; RFC 6376 §6.1 lets a verifier limit them
+RECORDS = 4  # tried of those at one name; RFC 6376 §6.1.2 leaves it to us
+_PIECE = 65_536
+_INLINE = 262_144  # octets of body hashed without a thread: about a millisecond
+
+
+async def check(content: Content, lookup: KeyLookup, *, now: float) -> DkimResults:
+    """Judge the signatures of a message, the topmost `SIGNATURES` of them. `now`, epoch seconds, is when it was received (x=, t=).
+
+    No message makes it raise; what `lookup` and `content` raise for reasons of their own passes through.
+    """
+    header = Header(content.head(HEAD))
+    places = header.signatures
+    readings = [read(header[place], place, now=now) for place in places[:SIGNATURES]]
+    if header.flaw:
+        return DkimResults(tuple(_flawed(each, *header.flaw) for each in readings), len(places) - len(readings))
+    claims = [each for each in readings if isinstance(each, Claim)]
+    bodies, answers = await asyncio.gather(_hash_body(content, header.body, claims), _look_up(claims, lookup))
+    signatures = [_judge(each, header, bodies, answers) if isinstance(each, Claim) else each for each in readings]
+    return DkimResults(tuple(signatures), len(places) - len(readings))
+
+
+def _flawed(reading: Claim | Signature, result: Result, reason: str) -> Signature:
+    return replace(reading.described if isinstance(reading, Claim) else reading, result=result, reason=reason)
+
+
+async def _hash_body(content: Content, start: int, claims: Sequence[Claim]) -> Mapping[BodyTerms, BodyHash]:
+    wanted = {claim.body for claim in claims}
+    if not wanted or content.size - start <= _INLINE:
+        return body_hashes(_pieces(content, start) if wanted else (), wanted)
+    return await asyncio.to_thread(lambda: body_hashes(_pieces(content, start), wanted))
+
+
+def _pieces(content: Content, start: int) -> Iterator[bytes]:
+    with content.open() as reader:
+        reader.seek(start)
+        while piece := reader.read(_PIECE):
+            yield piece
+
+
+async def _look_up(claims: Iterable[Claim], lookup: KeyLookup) -> Mapping[str, TxtAnswer]:
+    names = dict.fromkeys(claim.key_name for claim in claims)
+    return dict(zip(names, await asyncio.gather(*map(lookup, names)), strict=True))
+
+
+def _judge(claim: Claim, header: Header, bodies: Mapping[BodyTerms, BodyHash], answers: Mapping[str, TxtAnswer]) -> Signature:
+    answer = answers[claim.key_name]
+    if answer.trouble:
+        return replace(claim.described, result=Result.TEMPERROR, reason=f"key unavailable: {claim.key_name}: {answer.trouble}")
+    if not answer.records:
+        return replace(claim.described, result=Result.PERMERROR, reason=f"no key for signature: {claim.key_name}: {answer.absence}")
+    digest = header.digest(claim.names, claim.canonicalization, signature=claim.place, unsigned=claim.unsigned)
+    tried = [_try(record, claim, bodies[claim.body], digest) for record in answer.records[:RECORDS]]
+    return min(tried, key=lambda each: _TELLING.index(each.result))
+
+
+_TELLING = (Result.PASS, Result.FAIL, Result.NEUTRAL, Result.POLICY, Result.PERMERROR)
+"""Of several key records at one name, the one that takes the signature furthest tells."""
+
+
+def _try(record: bytes, claim: Claim, body: BodyHash, digest: bytes) -> Signature:
+    """One record against the signature, in the order of RFC 6376 §6.1.2 and §6.1.3."""
+    try:
+        key = read_key(record, claim)
+    except Refused as refused:
+        return replace(claim.described, result=refused.result, reason=refused.reason, bits=refused.bits)
+    judged = replace(claim.described, bits=key.bits, testing=key.testing)
+    if body.digest != claim.body_hash:
+        return _failed(judged, "body hash did not verify: the body is not the one that was signed")
+    if not key.verifies(claim.signature, digest):
+        return _failed(judged, "signature did not verify: a signed header field was changed, or it was signed with another key")
+    return _passed(judged, claim.body.limit, body.length)
+
+
+def _failed(judged: Signature, reason: str) -> Signature:
+    """RFC 6376 §3.6.1: a domain that is only testing is treated as if it had not signed."""
+    if judged.testing:
+        return replace(judged, result=Result.NEUTRAL, reason=f"{reason} (t=y: the domain is testing, so this counts as unsigned)")
+    return replace(judged, result=Result.FAIL, reason=reason)
+
+
+def _passed(judged: Signature, limit: int | None, length: int) -> Signature:
+    if limit is None:
+        return replace(judged, result=Result.PASS)
+    if limit > length:
+        return replace(judged, result=Result.PERMERROR, reason=f"l={limit} is more than the {length} octets of the body")
+    reason = f"l={limit} leaves {length - limit} of {length} octets of the body unsigned"
+    return replace(judged, result=Result.PASS, reason=reason, unsigned_octets=length - limit)

@@ -1,0 +1,211 @@
+"""What a DKIM-Signature field says (RFC 6376 §3.5), read as strictly as §6.1.1 asks, before anything is looked up or hashed for it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import idna
+from dkim.util import InvalidTagValueList, parse_tag_value
+
+from inbound.assess.dkim.canonical import BodyTerms, Canonicalization
+from inbound.assess.dkim.results import Result, Signature
+
+LEEWAY = 300  # seconds that the signer's clock may differ from ours
+
+_WHITE = b" \t\r\n"
+_REQUIRED = (b"v", b"a", b"b", b"bh", b"d", b"h", b"s")
+_KEY_TYPES = {"rsa-sha256": "rsa", "rsa-sha1": "rsa", "ed25519-sha256": "ed25519"}
+_LONGEST_NAME = 253  # RFC 1035 §2.3.4, without the last dot
+_LONGEST_U_LABELS = 1_000
+_TAG_NAME = re.compile(rb"[A-Za-z][A-Za-z0-9_]*")
+_FIELD_NAME = re.compile(rb"[!-9;-~]+")
+_NUMBER = {b"l": re.compile(rb"[0-9]{1,76}"), b"t": re.compile(rb"[0-9]{1,12}"), b"x": re.compile(rb"[0-9]{1,12}")}
+_ALGORITHM = re.compile(rb"[A-Za-z0-9]{1,20}-[A-Za-z0-9]{1,20}")
+_LABEL = "[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_LABELS = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_LOCAL_PART = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}")
+_QUOTED = re.compile(rb"=([0-9A-F]{2})")
+
+
+class Refused(Exception):
+    """Why a signature, or the key for it, is not even tried."""
+
+    def __init__(self, result: Result, reason: str, *, bits: int = 0) -> None:
+        super().__init__(reason)
+        self.result = result
+        self.reason = reason
+        self.bits = bits
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A signature to verify. `described` is its part of the results, still without one; `unsigned` is its field with an empty b=."""
+
+    described: Signature
+    place: int
+    key_name: str
+    key_type: str
+    identity_domain: str
+    canonicalization: Canonicalization
+    body: BodyTerms
+    names: tuple[bytes, ...]
+    body_hash: bytes
+    signature: bytes
+    unsigned: bytes
+
+
+def read(octets: bytes, place: int, *, now: float) -> Claim | Signature:
+    """What the field at this place of the header claims; or how it is judged already. `octets` is all of it; `now` is epoch seconds."""
+    described = Signature(Result.NEUTRAL)
+    try:
+        tags = tag_list(octets.partition(b":")[2])
+        described = _described(tags)
+        _check_tags(tags, described)
+        _check_times(tags, now)
+        return _claim(octets, place, tags, described)
+    except ValueError as error:
+        return replace(described, reason=f"signature syntax error: {error}")
+    except Refused as refused:
+        return replace(described, result=refused.result, reason=refused.reason)
+
+
+def tag_list(text: bytes) -> Mapping[bytes, bytes]:
+    """A tag-list (RFC 6376 §3.2), in order. Raises ValueError."""
+    try:
+        tags: dict[bytes, bytes] = parse_tag_value(text)
+    except InvalidTagValueList:
+        raise ValueError("it is no list of tags, or has one twice") from None
+    if not all(_TAG_NAME.fullmatch(name) for name in tags):
+        raise ValueError("a tag has a name that cannot be one")
+    return tags
+
+
+def base64_value(tags: Mapping[bytes, bytes], name: str) -> bytes:
+    """The octets of a base64 tag, which may be folded. Raises ValueError, also if there are none."""
+    try:
+        octets = base64.b64decode(tags[name.encode()].translate(None, _WHITE), validate=True)
+    except binascii.Error:
+        octets = b""
+    if not octets:
+        raise ValueError(f"{name}= is not base64")
+    return octets
+
+
+def words(value: bytes) -> list[str]:
+    """The entries of a colon-separated list, in lower case."""
+    return [entry.strip(_WHITE).decode("ascii", "replace").lower() for entry in value.split(b":")]
+
+
+def _described(tags: Mapping[bytes, bytes]) -> Signature:
+    """What can be told of a signature whatever else is wrong with it."""
+    domain = _domain_name(tags.get(b"d", b""))
+    algorithm = tags.get(b"a", b"")
+    return Signature(
+        Result.NEUTRAL,
+        domain=domain,
+        selector=_labels(tags.get(b"s", b"")),
+        identity=_identity(tags, domain)[0],
+        algorithm=algorithm.decode().lower() if _ALGORITHM.fullmatch(algorithm) else "",
+        body_length_limited=b"l" in tags,
+    )
+
+
+def _check_tags(tags: Mapping[bytes, bytes], described: Signature) -> None:
+    """Raises ValueError or Refused."""
+    for name in _REQUIRED:
+        if name not in tags:
+            raise ValueError(f"signature missing required tag {name.decode()}=")
+    if tags[b"v"] != b"1":
+        raise Refused(Result.NEUTRAL, "incompatible version: v= is not 1")
+    if not described.domain:
+        raise ValueError("d= is no domain name")
+    if not described.selector:
+        raise ValueError("s= is no selector")
+    for name, number in _NUMBER.items():
+        if name in tags and not number.fullmatch(tags[name]):
+            raise ValueError(f"{name.decode()}= is no number")
+    if described.algorithm not in _KEY_TYPES:
+        raise Refused(Result.NEUTRAL, f"unknown algorithm {described.algorithm}".rstrip())
+    if described.algorithm == "rsa-sha1":
+        raise Refused(Result.POLICY, "SHA-1 does not count (RFC 8301 §3.1)")
+    if "dns/txt" not in words(tags.get(b"q", b"dns/txt")):
+        raise Refused(Result.NEUTRAL, "q= knows no way to the key but unknown ones")
+
+
+def _check_times(tags: Mapping[bytes, bytes], now: float) -> None:
+    """Raises ValueError or Refused."""
+    signed, expires = (int(tags[name]) if name in tags else None for name in (b"t", b"x"))
+    if signed is not None and expires is not None and expires <= signed:
+        raise ValueError("x= is not after t=")
+    if signed is not None and signed > now + LEEWAY:
+        raise Refused(Result.NEUTRAL, f"signed {signed - now:.0f} seconds in the future (t={signed})")
+    if expires is not None and expires < now - LEEWAY:
+        raise Refused(Result.FAIL, f"signature expired on {datetime.fromtimestamp(expires, UTC):%Y-%m-%d at %H:%M:%S} UTC")
+
+
+def _claim(octets: bytes, place: int, tags: Mapping[bytes, bytes], described: Signature) -> Claim:
+    """Raises ValueError or Refused."""
+    header, body = _canonicalizations(tags.get(b"c", b"simple/simple"))
+    names = tuple(name.strip(_WHITE).lower() for name in tags[b"h"].split(b":"))
+    if not all(map(_FIELD_NAME.fullmatch, names)):
+        raise ValueError("h= is no list of header field names")
+    if b"from" not in names:
+        raise Refused(Result.PERMERROR, "From field not signed")
+    _, identity_domain = _identity(tags, described.domain)
+    if not identity_domain:
+        raise ValueError("i= is no identity")
+    if identity_domain != described.domain and not identity_domain.endswith(f".{described.domain}"):
+        raise Refused(Result.PERMERROR, f"domain mismatch: i=@{identity_domain} is not in d={described.domain}")
+    key_name = f"{described.selector}._domainkey.{described.domain}"
+    if len(key_name) > _LONGEST_NAME:
+        raise Refused(Result.PERMERROR, "no key for signature: its name is too long for DNS")
+    return Claim(
+        described, place, key_name, _KEY_TYPES[described.algorithm], identity_domain, header,
+        BodyTerms(body, int(tags[b"l"]) if b"l" in tags else None), names, base64_value(tags, "bh"), base64_value(tags, "b"),
+        _without_signature(octets),
+    )  # fmt: skip
+
+
+def _canonicalizations(value: bytes) -> tuple[Canonicalization, Canonicalization]:
+    header, _, body = value.decode("ascii", "replace").lower().partition("/")
+    try:
+        return Canonicalization(header), Canonicalization(body or "simple")
+    except ValueError:
+        raise Refused(Result.NEUTRAL, "unknown canonicalization") from None
+
+
+def _identity(tags: Mapping[bytes, bytes], domain: str) -> tuple[str, str]:
+    """The identity that i= names, or its default, fit to be shown; and its domain, empty if it has none."""
+    value = _QUOTED.sub(lambda found: bytes.fromhex(found[1].decode()), tags.get(b"i", b"@" + domain.encode()).translate(None, _WHITE))
+    local_part, _, host = value.rpartition(b"@")
+    name = _domain_name(host)
+    plain = local_part.decode("ascii", "replace")
+    return f"{plain if _LOCAL_PART.fullmatch(plain) else ''}@{name}" if name else "", name
+
+
+def _domain_name(text: bytes) -> str:
+    """A domain of two labels or more, in lower-case A-labels; empty if it is none."""
+    labels = _labels(text)
+    return labels if "." in labels else ""
+
+
+def _labels(text: bytes) -> str:
+    """Labels of a domain name in lower-case A-labels (RFC 8616 §4 lets a signature write U-labels); empty if they are none."""
+    try:
+        written = text.decode() if len(text) <= _LONGEST_U_LABELS else ""
+        name = (written if written.isascii() else idna.encode(written, uts46=True).decode()).lower()
+    except UnicodeError:
+        return ""
+    return name if len(name) <= _LONGEST_NAME and _LABELS.fullmatch(name) else ""
+
+
+def _without_signature(octets: bytes) -> bytes:
+    """RFC 6376 §3.5, b=: for its own hash a signature counts as empty, with the white space around it."""
+    name, _, value = octets.partition(b":")
+    specs = [(spec, spec.partition(b"=")[0]) for spec in value.split(b";")]
+    return name + b":" + b";".join(tag + b"=" if tag.strip() == b"b" else spec for spec, tag in specs)
