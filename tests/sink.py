@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from urllib.parse import parse_qs
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qs, unquote
 
 from aiohttp import web
 
 PUBLISHED = '<PublishResponse xmlns="http://sns.amazonaws.com/doc/2010-03-31/"><PublishResult><MessageId>{}</MessageId></PublishResult></PublishResponse>'
+ASSUMED = """<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult><Credentials>
+<AccessKeyId>ASIA{0}</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>token{0}</SessionToken><Expiration>{1}</Expiration>
+</Credentials></AssumeRoleResult></AssumeRoleResponse>"""
 FAILED = "<Error><Code>{}</Code><Message>told to fail</Message></Error>"
 
 
 class Sink:
-    """`objects[bucket/key]` holds what was put, `puts` counts, `published` and `invoked` keep bodies. `fails` is a status that every call gets."""
+    """`objects[bucket/key]` holds what was put, `puts` counts, `published` and `invoked` keep bodies, `metadata` that of objects.
+
+    `fails` is a status that every call gets, with `code` as its error code. `keys` lists the access key of every call. `answers` holds
+    (status, headers, body) for a function's name. `lives` is how many seconds an assumed role's credentials last.
+    """
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
@@ -21,6 +29,12 @@ class Sink:
         self.published: list[tuple[str, str]] = []
         self.invoked: list[tuple[str, bytes]] = []
         self.fails = 0
+        self.code = "ServiceUnavailable"
+        self.keys: list[str] = []
+        self.metadata: dict[str, dict[str, str]] = {}
+        self.answers: dict[str, tuple[int, dict[str, str], str]] = {}
+        self.assumed = 0
+        self.lives = 3600.0
         self.changed = asyncio.Condition()
         self.endpoint = ""
         self._runner: web.AppRunner | None = None
@@ -50,26 +64,37 @@ class Sink:
         except ConnectionError:  # the caller was killed
             return web.Response(status=400)
         path = request.match_info["path"]
-        answer = self._failure() if self.fails else self._keep(request, path, body)
+        self.keys.append(request.headers.get("Authorization", "").partition("Credential=")[2].partition("/")[0])
+        answer = self._failure(request) if self.fails else self._keep(request, path, body)
         async with self.changed:
             self.changed.notify_all()
         return answer
 
-    def _failure(self) -> web.Response:
-        return web.Response(status=self.fails, text=FAILED.format("ServiceUnavailable"), content_type="application/xml")
+    def _failure(self, request: web.Request) -> web.Response:
+        error = FAILED.format(self.code)
+        text = error if request.method == "PUT" else f"<ErrorResponse>{error}</ErrorResponse>"
+        return web.Response(status=self.fails, text=text, content_type="application/xml")
 
     def _keep(self, request: web.Request, path: str, body: bytes) -> web.Response:
         if request.method == "PUT":
             if request.headers.get("Content-Encoding") == "aws-chunked":
                 body = dechunk(body)
             self.objects[path] = body
+            self.metadata[path] = {k.lower(): v for k, v in request.headers.items() if k.lower().startswith("x-amz-meta-")}
             self.puts[path] += 1
             return web.Response(headers={"ETag": '"0"'})
-        if path.startswith("2015-03-31/functions/"):
+        if unquote(path).startswith("2015-03-31/functions/"):
             self.invoked.append((path.split("/")[2], body))
+            if path.split("/")[2].rsplit(":", 1)[-1] in self.answers:
+                status, headers, text = self.answers[path.split("/")[2].rsplit(":", 1)[-1]]
+                return web.Response(status=status, headers=headers, text=text)
             wait = request.headers.get("X-Amz-Invocation-Type") == "RequestResponse"
             return web.Response(status=200 if wait else 202, text="null" if wait else "")
         form = parse_qs(body.decode())
+        if form["Action"] == ["AssumeRole"]:
+            self.assumed += 1
+            expires = datetime.now(UTC) + timedelta(seconds=self.lives)
+            return web.Response(text=ASSUMED.format(self.assumed, expires.strftime("%Y-%m-%dT%H:%M:%SZ")), content_type="text/xml")
         self.published.append((form["TopicArn"][0], form["Message"][0]))
         return web.Response(text=PUBLISHED.format(len(self.published)), content_type="text/xml")
 
