@@ -82,7 +82,7 @@ async def test_an_endpoint_that_is_not_there_is_down() -> None:
 
 async def test_no_credentials_is_something_an_operator_can_repair(sink: Sink) -> None:
     aws = Boto3(Access(sink.endpoint, "us-east-1", lambda: boto3.session.Session("", "", region_name="us-east-1"), proxies=False))
-    with pytest.raises(SinkDown, match="(?i)credentials"):
+    with pytest.raises(SinkDown, match=r"(?i)credentials"):
         await aws.publish(TOPIC, "s", "m")
     await aws.close()
 
