@@ -121,9 +121,7 @@ async def test_a_put_cancelled_in_its_commit_is_carried_out_and_free_for_a_claim
     assert await read(disk, message.message_id) == octets(size)
 
 
-async def test_a_put_cancelled_while_its_file_is_synced_leaves_nothing(
-    disk: SqliteSpool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_put_cancelled_while_its_file_is_synced_leaves_nothing(disk: SqliteSpool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entered, gate = threading.Event(), threading.Event()
     fsync = os.fsync
 

@@ -242,6 +242,13 @@ class TestClaim:
         await spool.update(two.id, dead(NOW))
         assert await spool.claim(NOW + 1e6, 10) == []
 
+    @pytest.mark.parametrize("update", [dead(NOW), done(NOW), deferred(NOW + 5), Update(due=NOW + 5), Update(state=State.ACTIVE)])
+    async def test_nor_what_was_changed_while_it_waited_to_be_claimed(self, spool: Spool, update: Update) -> None:
+        first, second = [await put(spool, held=False) for _ in range(2)]
+        assert ids(await spool.claim(NOW, 1)) == [first.id]
+        await spool.update(second.id, update)
+        assert await spool.claim(NOW, 10) == []
+
 
 class TestUpdate:
     async def test_it_is_applied_whole_and_durable(self, kept: Kept, spool: Spool) -> None:

@@ -24,6 +24,12 @@ LOADER = [sys.executable, str(Path(__file__).with_name("loader.py"))]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 
 
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder on a disk, not in memory."""
+    return tmp_path_factory.mktemp("spool")
+
+
 def killed_while_loading(folder: Path, acknowledged: int) -> dict[str, int]:
     """Ids and sizes that a loader printed until it was killed, some time after that many."""
     loader = subprocess.Popen([*LOADER, str(folder)], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)

@@ -150,6 +150,24 @@ class TestDatabase:
         await put(hurt)
         assert (await hurt.counts())[State.ACTIVE] == 2
 
+    async def test_nor_while_a_reader_keeps_it_from_getting_there(
+        self, hurt: SqliteSpool, trouble: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(database, "BUSY_MS", 10)
+        entry = await put(hurt)
+        reader = sqlite3.connect(tmp_path / "spool" / "spool.sqlite3", isolation_level=None)
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM entry").fetchone() == (1,)
+        await hurt.update(entry.id, done(NOW))
+        trouble.fail("COMMIT")
+        with pytest.raises(SpoolError):
+            await put(hurt)
+        with pytest.raises(SpoolError, match="visitor"):
+            await put(hurt)
+        reader.execute("ROLLBACK")
+        reader.close()
+        await put(hurt)
+
     async def test_a_full_disk_is_told_apart_and_leaves_the_connection_alone(self, hurt: SqliteSpool, trouble: Disk) -> None:
         entry = await put(hurt)
         opened = trouble.opened
@@ -183,9 +201,7 @@ class TestDatabase:
         assert not isinstance(outcomes[-1], Exception)
         assert len(await hurt.find(Query())) == len(outcomes) - len(refused)
 
-    async def test_a_locked_file_is_our_trouble_for_as_long_as_it_is(
-        self, trouble: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_a_locked_file_is_our_trouble_for_as_long_as_it_is(self, trouble: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(database, "BUSY_MS", 50)
         spool = SqliteSpool(tmp_path / "spool")
         await spool.start()
@@ -208,9 +224,7 @@ class TestDatabase:
                 await put(hurt)
         await put(hurt)
 
-    async def test_stop_ends_although_the_disk_does_not_answer(
-        self, hurt: SqliteSpool, trouble: Disk, tmp_path: Path, clock: Clock
-    ) -> None:
+    async def test_stop_ends_although_the_disk_does_not_answer(self, hurt: SqliteSpool, trouble: Disk, tmp_path: Path, clock: Clock) -> None:
         entry = await put(hurt)
         trouble.fail("", times=10**6)
         await asyncio.wait_for(hurt.stop(), 10)
@@ -382,6 +396,4 @@ class TestRealDisk:
         strace = needs("strace", why="it makes system calls fail")
         paths = [option for name in files for option in ("-P", str(tmp_path / "spool" / name))]
         fail = ["-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={when}"]
-        assert " failed: ['Spool" in survive(
-            [strace, "-f", "--seccomp-bpf", "-qq", "-o", os.devnull, *paths, *fail], tmp_path / "spool", "strace"
-        )
+        assert " failed: ['Spool" in survive([strace, "-f", "--seccomp-bpf", "-qq", "-o", os.devnull, *paths, *fail], tmp_path / "spool", "strace")
