@@ -4,7 +4,7 @@
 """
 
 from inbound.assess.dkim.check import check
-from inbound.assess.dkim.keys import KeyLookup, TxtAnswer
+from inbound.assess.dkim.keys import KeyLookup
 from inbound.assess.dkim.results import DkimResults, Result, Signature, verdict
 
-__all__ = ["DkimResults", "KeyLookup", "Result", "Signature", "TxtAnswer", "check", "verdict"]
+__all__ = ["DkimResults", "KeyLookup", "Result", "Signature", "check", "verdict"]

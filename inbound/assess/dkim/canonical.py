@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 CRLF = b"\r\n"
 _SPACES = re.compile(rb"[ \t]+")
-_RUNS = (b" " * 32, b" " * 4, b"  ")  # two rounds of these take any run of 64 KiB away
+_RUN = re.compile(rb"  +")
 _EMPTY_LINES = CRLF * 32_768
 
 
@@ -99,11 +99,9 @@ class Body:
     def _reduced(self, text: bytes) -> bytes:
         """RFC 6376 §3.4.4: each run of white space is one space, and none at the end of a line."""
         text = (self._space + text).replace(b"\t", b" ")
-        if b" " in text:
-            while b"  " in text:
-                for run in _RUNS:
-                    text = text.replace(run, b" ")
-            text = text.replace(b" \r\n", CRLF)
+        if b"  " in text:
+            text = _RUN.sub(b" ", text)
+        text = text.replace(b" \r\n", CRLF)
         self._space = b" " if text.endswith(b" ") else b""
         return text[:-1] if self._space else text
 

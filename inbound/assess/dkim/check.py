@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from inbound.accept.spool import Content
+from inbound.assess.answers import Answer
 from inbound.assess.dkim.canonical import BodyHash, BodyTerms, body_hashes
 from inbound.assess.dkim.fields import Claim, Refused, read
 from inbound.assess.dkim.header import Header
-from inbound.assess.dkim.keys import KeyLookup, TxtAnswer, read_key
+from inbound.assess.dkim.keys import KeyLookup, read_key
 from inbound.assess.dkim.results import DkimResults, Result, Signature
 from inbound.assess.message import HEAD
 
@@ -57,19 +58,19 @@ def _pieces(content: Content, start: int) -> Iterator[bytes]:
             yield piece
 
 
-async def _look_up(claims: Iterable[Claim], lookup: KeyLookup) -> Mapping[str, TxtAnswer]:
+async def _look_up(claims: Iterable[Claim], lookup: KeyLookup) -> Mapping[str, Answer]:
     names = dict.fromkeys(claim.key_name for claim in claims)
     return dict(zip(names, await asyncio.gather(*map(lookup, names)), strict=True))
 
 
-def _judge(claim: Claim, header: Header, bodies: Mapping[BodyTerms, BodyHash], answers: Mapping[str, TxtAnswer]) -> Signature:
+def _judge(claim: Claim, header: Header, bodies: Mapping[BodyTerms, BodyHash], answers: Mapping[str, Answer]) -> Signature:
     answer = answers[claim.key_name]
-    if answer.trouble:
-        return replace(claim.described, result=Result.TEMPERROR, reason=f"key unavailable: {claim.key_name}: {answer.trouble}")
-    if not answer.records:
-        return replace(claim.described, result=Result.PERMERROR, reason=f"no key for signature: {claim.key_name}: {answer.absence}")
+    if answer.failed:
+        return replace(claim.described, result=Result.TEMPERROR, reason=f"key unavailable: {answer.reason or answer.outcome}")
+    if not answer.texts:
+        return replace(claim.described, result=Result.PERMERROR, reason=f"no key for signature: {answer.reason or answer.outcome}")
     digest = header.digest(claim.names, claim.canonicalization, signature=claim.place, unsigned=claim.unsigned)
-    tried = [_try(record, claim, bodies[claim.body], digest) for record in answer.records[:RECORDS]]
+    tried = [_try(record, claim, bodies[claim.body], digest) for record in answer.texts[:RECORDS]]
     return min(tried, key=lambda each: _TELLING.index(each.result))
 
 

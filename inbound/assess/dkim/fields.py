@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-import idna
 from dkim.util import InvalidTagValueList, parse_tag_value
 
+from inbound.assess.answers import domain_name
 from inbound.assess.dkim.canonical import BodyTerms, Canonicalization
 from inbound.assess.dkim.results import Result, Signature
 
@@ -19,15 +19,12 @@ LEEWAY = 300  # seconds that the signer's clock may differ from ours
 
 _WHITE = b" \t\r\n"
 _REQUIRED = (b"v", b"a", b"b", b"bh", b"d", b"h", b"s")
+_KEYS = "._domainkey."  # RFC 6376 §3.6.2.1
 _KEY_TYPES = {"rsa-sha256": "rsa", "rsa-sha1": "rsa", "ed25519-sha256": "ed25519"}
-_LONGEST_NAME = 253  # RFC 1035 §2.3.4, without the last dot
-_LONGEST_U_LABELS = 1_000
 _TAG_NAME = re.compile(rb"[A-Za-z][A-Za-z0-9_]*")
 _FIELD_NAME = re.compile(rb"[!-9;-~]+")
 _NUMBER = {b"l": re.compile(rb"[0-9]{1,76}"), b"t": re.compile(rb"[0-9]{1,12}"), b"x": re.compile(rb"[0-9]{1,12}")}
 _ALGORITHM = re.compile(rb"[A-Za-z0-9]{1,20}-[A-Za-z0-9]{1,20}")
-_LABEL = "[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
-_LABELS = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _LOCAL_PART = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}")
 _QUOTED = re.compile(rb"=([0-9A-F]{2})")
 
@@ -103,12 +100,12 @@ def words(value: bytes) -> list[str]:
 
 def _described(tags: Mapping[bytes, bytes]) -> Signature:
     """What can be told of a signature whatever else is wrong with it."""
-    domain = _domain_name(tags.get(b"d", b""))
+    domain = _domain(tags.get(b"d", b""))
     algorithm = tags.get(b"a", b"")
     return Signature(
         Result.NEUTRAL,
         domain=domain,
-        selector=_labels(tags.get(b"s", b"")),
+        selector=_selector(tags.get(b"s", b""), domain),
         identity=_identity(tags, domain)[0],
         algorithm=algorithm.decode().lower() if _ALGORITHM.fullmatch(algorithm) else "",
         body_length_limited=b"l" in tags,
@@ -125,14 +122,14 @@ def _check_tags(tags: Mapping[bytes, bytes], described: Signature) -> None:
     if not described.domain:
         raise ValueError("d= is no domain name")
     if not described.selector:
-        raise ValueError("s= is no selector")
+        raise ValueError("s= is no selector, or its key has a name too long for DNS")
     for name, number in _NUMBER.items():
         if name in tags and not number.fullmatch(tags[name]):
             raise ValueError(f"{name.decode()}= is no number")
     if described.algorithm not in _KEY_TYPES:
         raise Refused(Result.NEUTRAL, f"unknown algorithm {described.algorithm}".rstrip())
     if described.algorithm == "rsa-sha1":
-        raise Refused(Result.POLICY, "SHA-1 does not count (RFC 8301 §3.1)")
+        raise Refused(Result.POLICY, "SHA-1 does not count (RFC 8301)")
     if "dns/txt" not in words(tags.get(b"q", b"dns/txt")):
         raise Refused(Result.NEUTRAL, "q= knows no way to the key but unknown ones")
 
@@ -161,11 +158,8 @@ def _claim(octets: bytes, place: int, tags: Mapping[bytes, bytes], described: Si
         raise ValueError("i= is no identity")
     if identity_domain != described.domain and not identity_domain.endswith(f".{described.domain}"):
         raise Refused(Result.PERMERROR, f"domain mismatch: i=@{identity_domain} is not in d={described.domain}")
-    key_name = f"{described.selector}._domainkey.{described.domain}"
-    if len(key_name) > _LONGEST_NAME:
-        raise Refused(Result.PERMERROR, "no key for signature: its name is too long for DNS")
     return Claim(
-        described, place, key_name, _KEY_TYPES[described.algorithm], identity_domain, header,
+        described, place, f"{described.selector}{_KEYS}{described.domain}", _KEY_TYPES[described.algorithm], identity_domain, header,
         BodyTerms(body, int(tags[b"l"]) if b"l" in tags else None), names, base64_value(tags, "bh"), base64_value(tags, "b"),
         _without_signature(octets),
     )  # fmt: skip
@@ -183,25 +177,20 @@ def _identity(tags: Mapping[bytes, bytes], domain: str) -> tuple[str, str]:
     """The identity that i= names, or its default, fit to be shown; and its domain, empty if it has none."""
     value = _QUOTED.sub(lambda found: bytes.fromhex(found[1].decode()), tags.get(b"i", b"@" + domain.encode()).translate(None, _WHITE))
     local_part, _, host = value.rpartition(b"@")
-    name = _domain_name(host)
+    name = _domain(host)
     plain = local_part.decode("ascii", "replace")
     return f"{plain if _LOCAL_PART.fullmatch(plain) else ''}@{name}" if name else "", name
 
 
-def _domain_name(text: bytes) -> str:
-    """A domain of two labels or more, in lower-case A-labels; empty if it is none."""
-    labels = _labels(text)
-    return labels if "." in labels else ""
+def _domain(text: bytes) -> str:
+    """A domain of two labels or more, in lower-case A-labels (RFC 8616 §4 lets a signature write U-labels); empty if it is none."""
+    return "" if text.endswith(b".") else domain_name(text.decode("utf-8", "replace"))
 
 
-def _labels(text: bytes) -> str:
-    """Labels of a domain name in lower-case A-labels (RFC 8616 §4 lets a signature write U-labels); empty if they are none."""
-    try:
-        written = text.decode() if len(text) <= _LONGEST_U_LABELS else ""
-        name = (written if written.isascii() else idna.encode(written, uts46=True).decode()).lower()
-    except UnicodeError:
-        return ""
-    return name if len(name) <= _LONGEST_NAME and _LABELS.fullmatch(name) else ""
+def _selector(text: bytes, domain: str) -> str:
+    """Labels, in the same form, that make a name with those of the domain; empty if they make none."""
+    end = f"{_KEYS}{domain}"
+    return domain_name(text.decode("utf-8", "replace") + end).removesuffix(end) if domain else ""
 
 
 def _without_signature(octets: bytes) -> bytes:

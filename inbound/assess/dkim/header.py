@@ -79,10 +79,10 @@ def _flaw(block: bytes, fields: list[re.Match[bytes]], *, truncated: bool) -> tu
     if truncated:
         return Result.POLICY, f"the header is larger than {HEADER_LIMIT} octets"
     if _has_strays(block, fields):
-        return Result.PERMERROR, "the header has a line that is no header field (RFC 5322 §2.2)"
+        return Result.PERMERROR, "the header has a line that is no header field"
     senders = _from_fields(block)
     if senders != 1:
-        return Result.PERMERROR, f"the header has {senders or 'no'} From fields, where RFC 5322 §3.6 wants one"
+        return Result.PERMERROR, f"the header has {senders or 'no'} From fields, where RFC 5322 wants one"
     return None
 
 

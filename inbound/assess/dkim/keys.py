@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
+from inbound.assess.answers import Answer
 from inbound.assess.dkim.fields import Claim, Refused, base64_value, tag_list, words
 from inbound.assess.dkim.results import Result
 
@@ -22,20 +23,8 @@ LARGEST_EXPONENT = 64  # bits; RFC 6376 §8.13
 LARGEST_RECORD = 8_192  # octets; a key of 8,192 bits has 1,400 in base64
 
 
-@dataclass(frozen=True, slots=True)
-class TxtAnswer:
-    """What DNS holds at a name: its TXT records, the strings of each joined. Without any, either `absence` or `trouble` tells why.
-
-    `absence` is final (no such name, no TXT record), `trouble` may pass (a time-out, SERVFAIL); both are words for people.
-    """
-
-    records: tuple[bytes, ...] = ()
-    absence: str = ""
-    trouble: str = ""
-
-
-KeyLookup = Callable[[str], Awaitable[TxtAnswer]]
-"""Looks the TXT records of a name up. Never raises for anything that DNS or the name does."""
+KeyLookup = Callable[[str], Awaitable[Answer]]
+"""Looks the TXT records of a name up, as `dns.Resolver.lookup` does: never raises for anything that DNS or the name does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +94,7 @@ def _public_key(octets: bytes, key_type: str) -> tuple[RSAPublicKey | Ed25519Pub
         raise Refused(Result.PERMERROR, "inappropriate key algorithm: p= holds no RSA key")
     bits = public.key_size
     if bits < SMALLEST_RSA:
-        raise Refused(Result.POLICY, f"an RSA key of {bits} bits does not count, {SMALLEST_RSA} are the least (RFC 8301 §3.2)", bits=bits)
+        raise Refused(Result.POLICY, f"an RSA key of {bits} bits does not count, {SMALLEST_RSA} are the least (RFC 8301)", bits=bits)
     if bits > LARGEST_RSA or public.public_numbers().e.bit_length() > LARGEST_EXPONENT:
         raise Refused(Result.POLICY, f"an RSA key of {bits} bits with such an exponent is too costly to use", bits=bits)
     return public, bits
