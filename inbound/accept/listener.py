@@ -38,7 +38,7 @@ HEADER_LIMIT = 102_400
 JUNK_LIMIT = 100  # commands that bring no message nearer, between two messages
 OVERSHOOT = 1000  # recipients refused in one transaction, before the session ends: a sender of twice what we take comes through
 RATE_GRACE = 180.0  # seconds of DATA before the minimum rate counts: who says little gets no less time than who says nothing
-LINGER = 5.0  # seconds that a client has to read our last reply
+LINGER = 5.0  # seconds that a client has to read our last reply, and to close TLS
 _HTTP_VERBS = frozenset((b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT", b"DELETE", b"PATCH"))
 
 
@@ -160,12 +160,14 @@ class Session(SMTP):
             self.close()
 
     def close(self) -> None:
-        """Close when what was written has gone out; at once when the client does not read."""
+        """Close when what was written has gone out, and TLS has been closed from both sides; after LINGER in any case."""
+        if self.closing:
+            return  # a TLS transport forgets its connection when it is closed twice, and nothing could abort it then
         self.closing = True
         transport = self.transport
         if transport is None:
             return
-        if transport.get_write_buffer_size():
+        if transport.get_write_buffer_size() or self.session.ssl is not None:
             self.loop.call_later(LINGER, transport.abort)
         transport.close()
 

@@ -23,6 +23,7 @@ class Client:
         self._loop = asyncio.get_running_loop()
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._received = b""
+        self._ended = False
 
     @classmethod
     async def connect(cls, address: tuple[str, int], *, receive_buffer: int = 0) -> Client:
@@ -32,9 +33,12 @@ class Client:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if receive_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        client = cls(sock)
-        await client._loop.sock_connect(sock, address)
-        return client
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, address)
+        except OSError:
+            sock.close()
+            raise
+        return cls(sock)
 
     async def send(self, octets: bytes) -> None:
         """All octets in one write."""
@@ -125,16 +129,21 @@ class Client:
             return b""
 
     async def _receive(self) -> bool:
+        """Take what the server has sent; False when it has closed."""
+        if self._ended:
+            return False
         octets = await self._octets()
         if self.tls is None:
             self._received += octets
             return bool(octets)
         self._incoming.write(octets) if octets else self._incoming.write_eof()
+        before = len(self._received)
         try:
             while plain := self.tls.read(65536):
                 self._received += plain
         except ssl.SSLWantReadError:
-            return bool(octets)
+            return True
         except ssl.SSLError:
-            return False
-        return False
+            pass  # closed, with close_notify or without
+        self._ended = True
+        return len(self._received) > before
