@@ -1,29 +1,17 @@
 """The rules in use: read at start, and swapped whole whenever the file changes and is good. A bad file changes nothing.
-
-What is watched is every directory entry on the way to the file, where symbolic links lead included, so that writing in place, renaming
-over, deleting and creating anew, and Kubernetes' swap of `..data` are all the same to us.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from types import TracebackType
 
-from watchfiles import Change, awatch
-
+from inbound.changes import follow
 from inbound.decide.load import Loaded, Problem, RulesError, digest_of, load, parse, text_of
 
 OnLoad = Callable[[Loaded], Awaitable[None]]
 OnError = Callable[[RulesError], Awaitable[None]]
-Entry = tuple[str, tuple[int, int] | None]
-
-SETTLE = 50  # milliseconds without a change before the file is read; also how often the watch thread looks up
-LATEST = 400  # milliseconds after the first change when it is read in any case
-LINKS = 40  # symbolic links followed on the way to the file, as Linux does
 
 
 class RuleBook:
@@ -64,22 +52,8 @@ class RuleBook:
         self._pending = None
 
     async def watch(self) -> None:
-        """Follow the file until cancelled. Where the system cannot tell of changes, they are looked for three times a second."""
-        polling = False
-        while True:
-            way = await asyncio.to_thread(way_to, self._path)
-            try:
-                async with _Watch(way, polling=polling) as watch:
-                    await self.refresh()
-                    while await asyncio.to_thread(way_to, self._path) == way:
-                        await watch.changed()
-                        await self.refresh()
-            except FileNotFoundError:  # a directory went away between looking and watching
-                continue
-            except OSError:  # the limit on inotify watches or instances
-                if polling:
-                    raise
-                polling = True
+        """Follow the file until cancelled."""
+        await follow(self.refresh, self._path)
 
     async def refresh(self) -> None:
         """Look at the file once: use it if it is new and good, tell what is wrong with it if that is new."""
@@ -121,79 +95,3 @@ class RuleBook:
         if self._told != (digest, str(error)):
             self._told = (digest, str(error))
             await self._on_error(error)
-
-
-def way_to(path: Path) -> tuple[Entry, ...]:
-    """Every directory entry that opening the path goes through, symbolic links and their targets included, each with what it is now."""
-    found: dict[str, tuple[int, int] | None] = {}
-    here = Path("/")
-    parts = deque(path.absolute().parts[1:])
-    links = 0
-    while parts and links <= LINKS:
-        part = parts.popleft()
-        if part == "..":
-            here = here.parent
-            continue
-        entry = here / part
-        found[str(entry)] = _identity(entry)
-        try:
-            target = entry.readlink()
-        except OSError:  # no link, or nothing at all
-            here = entry
-            continue
-        links += 1
-        here = Path("/") if target.is_absolute() else here
-        parts.extendleft(reversed(target.parts[1:] if target.is_absolute() else target.parts))
-    return tuple(found.items())
-
-
-def _identity(entry: Path) -> tuple[int, int] | None:
-    try:
-        status = os.lstat(entry)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-class _Watch:
-    """The system's watch over entries, for as long as they are the same ones."""
-
-    def __init__(self, way: tuple[Entry, ...], *, polling: bool) -> None:
-        names = {name for name, _ in way}
-        places = {str(Path(name).parent) for name in names if Path(name).parent.is_dir()}
-        last = way[-1][0]
-        if Path(last).is_file():
-            places.add(last)  # a file mounted on its own is not seen by watching its directory
-
-        def ours(_change: Change, name: str) -> bool:
-            return name in names
-
-        self._batches = awatch(*places, watch_filter=ours, debounce=LATEST, step=SETTLE, rust_timeout=0, recursive=False,
-                               force_polling=polling or None, ignore_permission_denied=True)
-        self._next: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> _Watch:
-        self._next = asyncio.create_task(self._one())
-        await asyncio.sleep(0)  # awatch sets the system's watch up before it first waits, so it stands when this returns
-        if self._next.done():
-            await self._close()
-            self._next.result()
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await self._close()
-
-    async def changed(self) -> None:
-        """Wait for a change to any of the entries since the last one, or since the watch stood."""
-        if self._next is not None:
-            await self._next
-        self._next = asyncio.create_task(self._one())
-
-    async def _one(self) -> None:
-        await anext(self._batches)
-
-    async def _close(self) -> None:
-        if self._next is not None:
-            self._next.cancel()
-            await asyncio.wait([self._next])
-        await self._batches.aclose()

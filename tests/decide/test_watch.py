@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-import inbound.decide.watch
+import inbound.changes
+from inbound.changes import way_to
 from inbound.decide.load import Loaded, Problem, RulesError, RulesUnreadableError
-from inbound.decide.watch import RuleBook, way_to
+from inbound.decide.watch import RuleBook
 
 
 def rules(name: str) -> str:
@@ -23,6 +24,16 @@ def rules(name: str) -> str:
 BROKEN = "Identities: [example.com\n"
 
 
+class Looking(RuleBook):
+    """Counts the looks at the file, so that a test can wait for one that tells nothing."""
+
+    looks: asyncio.Queue[None]
+
+    async def refresh(self) -> None:
+        await super().refresh()
+        await self.looks.put(None)
+
+
 class Book:
     """A rule book that is being watched, and what it told."""
 
@@ -30,7 +41,8 @@ class Book:
         self.told: asyncio.Queue[str | RulesError] = asyncio.Queue()
         self.refuse: Exception | None = None
         self.during: list[str | None] = []
-        self.book = RuleBook(path, on_load=self._load, on_error=self._error)
+        self.book = Looking(path, on_load=self._load, on_error=self._error)
+        self.book.looks = asyncio.Queue()
 
     async def _load(self, loaded: Loaded) -> None:
         if self.refuse is not None:
@@ -49,6 +61,10 @@ class Book:
         assert self.book.current.rule_set.name == told
         return told
 
+    async def looked(self) -> None:
+        """The next look at the file is over."""
+        await asyncio.wait_for(self.book.looks.get(), 10)
+
     async def failed(self) -> str:
         """The next error told."""
         told = await asyncio.wait_for(self.told.get(), 10)
@@ -63,6 +79,7 @@ async def watched(path: Path) -> AsyncIterator[Book]:
     await book.book.adopt()
     assert await book.loaded() == "first"
     task = asyncio.create_task(book.book.watch())
+    await book.looked()
     try:
         yield book
         assert not task.done(), task.result()
@@ -113,6 +130,8 @@ async def test_a_changed_file_is_reloaded_every_time(path: Path, change: Callabl
             if isinstance(told, RulesUnreadableError):  # between the two renames there was no file
                 told = await book.told.get()
             assert told == name
+        in_place(path, rules("last"))
+        assert await book.loaded() == "last"
 
 
 async def test_an_editor_that_renames_the_old_file_away(path: Path) -> None:
@@ -209,7 +228,9 @@ async def test_a_broken_file_changes_nothing_is_told_once_and_heals(path: Path) 
         assert await book.failed() == f"{path}:2:1: not YAML: ',' or ']' is missing (in what begins at line 1)"
         assert book.book.current is first
         touch(path)
+        await book.looked()
         rename_over(path, BROKEN)
+        await book.looked()
         in_place(path, BROKEN.replace("[", "{"))
         assert await book.failed() == f"{path}:2:1: not YAML: ',' or '}}' is missing (in what begins at line 1)"
         assert book.book.current is first
@@ -229,7 +250,9 @@ async def test_a_broken_file_that_breaks_again_after_it_healed_is_told_again(pat
 async def test_the_same_content_is_no_event(path: Path) -> None:
     async with watched(path) as book:
         touch(path)
+        await book.looked()
         rename_over(path, rules("first"))
+        await book.looked()
         in_place(path, rules("second"))
         assert await book.loaded() == "second"
 
@@ -241,6 +264,9 @@ async def test_a_revision_may_be_refused_and_is_tried_again_at_the_next_change(p
         in_place(path, rules("second"))
         assert await book.failed() in (f"{path}: not taken into use: bucket mail cannot be created", "x: no")
         assert book.book.current.rule_set.name == "first"
+        await book.looked()
+        touch(path)  # refused again, and told once
+        await book.looked()
         book.refuse = None
         touch(path)
         assert await book.loaded() == "second"
@@ -289,15 +315,64 @@ async def test_a_change_before_the_watch_stands_is_not_lost(path: Path) -> None:
     await asyncio.wait([task])
 
 
+async def test_a_file_changed_by_another_name_of_it(tmp_path: Path, path: Path) -> None:
+    """As with a file that is mounted alone into a container: its folder sees nothing."""
+    other = tmp_path / "other.yaml"
+    os.link(path, other)
+    async with watched(path) as book:
+        in_place(other, rules("second"))
+        assert await book.loaded() == "second"
+
+
+async def test_the_watch_stands_before_the_first_look(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    async def stands(*_paths: str, **_options: object) -> AsyncIterator[set[object]]:
+        done.append("watches")
+        await asyncio.Event().wait()
+        yield set()
+
+    class Noting(RuleBook):
+        async def refresh(self) -> None:
+            done.append("looks")
+            looked.set()
+
+    looked = asyncio.Event()
+    monkeypatch.setattr(inbound.changes, "awatch", stands)
+    book = Book(path)
+    task = asyncio.create_task(Noting(path, on_load=book._load, on_error=book._error).watch())
+    await asyncio.wait_for(looked.wait(), 10)
+    assert done == ["watches", "looks"]
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_a_folder_that_goes_away_while_the_watch_is_set_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = inbound.changes.awatch
+    polling: list[object] = []
+
+    def gone_at_first(*paths: str, **options: object) -> object:
+        polling.append(options["force_polling"])
+        if len(polling) == 1:
+            raise FileNotFoundError
+        return real(*paths, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(inbound.changes, "awatch", gone_at_first)
+    async with watched(path) as book:
+        rename_over(path, rules("second"))
+        assert await book.loaded() == "second"
+    assert polling[:2] == [None, None]
+
+
 async def test_where_the_system_cannot_watch_files_are_polled(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = inbound.decide.watch.awatch
+    real = inbound.changes.awatch
 
     def no_more_watches(*paths: str, force_polling: bool | None, **options: object) -> object:
         if not force_polling:
             raise OSError(28, "OS file watch limit reached")
         return real(*paths, force_polling=True, poll_delay_ms=30, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(inbound.decide.watch, "awatch", no_more_watches)
+    monkeypatch.setattr(inbound.changes, "awatch", no_more_watches)
     async with watched(path) as book:
         rename_over(path, rules("second"))
         assert await book.loaded() == "second"
