@@ -22,6 +22,7 @@ from inbound.deliver import actions
 from inbound.deliver.actions import Performed
 from inbound.deliver.aws import Aws
 from inbound.deliver.notification import SNS_MESSAGE_LIMIT, SNS_SUBJECT
+from inbound.deliver.ports import Ports
 from inbound.deliver.retry import Schedule
 from inbound.deliver.sinks import MessageFailed, MessageRefused, SinkBusy, SinkClosed, SinkDown, SinkFailure, Sinks
 from inbound.deliver.work import Identity, Work
@@ -60,7 +61,7 @@ class Worker:
     def __init__(self, spool: Spool, aws: Aws, terms: Terms, log: Log, *, assess: Assess | None = None, clock: Callable[[], float] = time.time,
                  monotonic: Callable[[], float] = time.monotonic) -> None:
         self._spool = spool
-        self._aws = aws
+        self._ports = Ports(aws)
         self._terms = terms
         self._assess = assess
         self._log = log
@@ -207,7 +208,7 @@ class Worker:
             while True:
                 flow = await self._step(step, entry, work, record)
                 topic = step.action.TopicArn
-                if topic and actions.of(step).sink(step.action) != f"sns:{topic}":
+                if topic and self._sink(step) != f"sns:{topic}":
                     await self._part(TOPIC, step, entry, work, record)
                 step = engine.send(flow)
         except StopIteration as end:
@@ -215,9 +216,9 @@ class Worker:
             return disposition
 
     async def _step(self, step: Step, entry: Entry, work: Work, record: Record) -> Flow:
-        if actions.of(step).sink(step.action):
+        if self._sink(step):
             return await self._part(ACTION, step, entry, work, record)
-        performed = await actions.of(step).perform(step, work, self._aws)
+        performed = await actions.of(step).perform(step, work, self._ports)
         if record.flow(step, ACTION) is None:
             record.add(self._outcome(ACTION, step, "", 1, self._clock(), Outcome.DONE, performed))
         return performed.flow
@@ -230,14 +231,14 @@ class Worker:
         if record.has_effects:
             await self._commit(entry, Update(steps=record.take()), record, lazy=False)
         await self._open(work, entry)
-        sink = f"sns:{step.action.TopicArn}" if part == TOPIC else actions.of(step).sink(step.action)
+        sink = f"sns:{step.action.TopicArn}" if part == TOPIC else self._sink(step)
         attempt = record.attempts(step, part) + 1
         started = self._clock()
         clock = time.perf_counter()
         try:
             async with self.sinks.call(sink):
                 started, clock = self._clock(), time.perf_counter()
-                performed = await (self._publish(step, work) if part == TOPIC else actions.of(step).perform(step, work, self._aws))
+                performed = await (self._publish(step, work) if part == TOPIC else actions.of(step).perform(step, work, self._ports))
         except (SinkClosed, SinkBusy) as error:
             raise StepStopped(self._parked(entry, sink, error, record)) from error
         except SinkFailure as error:
@@ -248,12 +249,15 @@ class Worker:
         record.add(self._outcome(part, step, sink, attempt, started, Outcome.DONE, performed, clock=clock), effect=True)
         return performed.flow
 
+    def _sink(self, step: Step) -> str:
+        return actions.of(step).sink(step.action, self._ports)
+
     async def _publish(self, step: Step, work: Work) -> Performed:
         topic = step.action.TopicArn or ""
         notification = work.notification(step, with_content=False)
         if (length := len(notification.encode("utf-8"))) > SNS_MESSAGE_LIMIT:
             raise MessageRefused(f"the notification has {length} octets; SNS takes {SNS_MESSAGE_LIMIT}")
-        published = await self._aws.publish(topic, SNS_SUBJECT, notification, role=getattr(step.action, "IamRoleArn", None))
+        published = await self._ports.aws.publish(topic, SNS_SUBJECT, notification, role=getattr(step.action, "IamRoleArn", None))
         return Performed(detail={"topic": topic, "messageId": published.message_id})
 
     def _outcome(self, part: str, step: Step, sink: str, attempt: int, started: float, outcome: Outcome, performed: Performed | None = None, *,

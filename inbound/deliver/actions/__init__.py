@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any, Protocol
 
 from inbound.decide.engine import Flow, Step
-from inbound.deliver.aws import Aws
+from inbound.deliver.ports import Ports
 from inbound.deliver.work import Work
 
 
@@ -31,11 +31,11 @@ class Action(Protocol):
     model: type[Any]
     """Its model in decide.rules."""
 
-    def sink(self, action: Any) -> str:
+    def sink(self, action: Any, ports: Ports) -> str:
         """The sink it calls, or empty: then it only changes `work`, and is done again when a message is resumed."""
         ...
 
-    async def perform(self, step: Step, work: Work, aws: Aws) -> Performed:
+    async def perform(self, step: Step, work: Work, ports: Ports) -> Performed:
         """Do it. Raises SinkDown, MessageFailed or MessageRefused."""
         ...
 

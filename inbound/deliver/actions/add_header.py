@@ -5,7 +5,7 @@ from __future__ import annotations
 from inbound.decide.engine import Step
 from inbound.decide.rules import AddHeader
 from inbound.deliver.actions import Performed
-from inbound.deliver.aws import Aws
+from inbound.deliver.ports import Ports
 from inbound.deliver.work import Work
 
 
@@ -14,10 +14,10 @@ class Add:
 
     model = AddHeader
 
-    def sink(self, action: AddHeader) -> str:  # noqa: ARG002  # the protocol's signature
+    def sink(self, action: AddHeader, ports: Ports) -> str:  # noqa: ARG002  # the protocol's signature
         return ""
 
-    async def perform(self, step: Step, work: Work, aws: Aws) -> Performed:  # noqa: ARG002  # the protocol's signature
+    async def perform(self, step: Step, work: Work, ports: Ports) -> Performed:  # noqa: ARG002  # the protocol's signature
         action: AddHeader = step.action  # type: ignore[assignment]  # `known` gave it to its own model
         work.add_header(action.HeaderName, action.HeaderValue)
         return Performed(detail={"header": f"{action.HeaderName}: {action.HeaderValue}"})

@@ -7,7 +7,7 @@ import json
 from inbound.decide.engine import Flow, Step
 from inbound.decide.rules import Lambda
 from inbound.deliver.actions import Performed
-from inbound.deliver.aws import Aws
+from inbound.deliver.ports import Ports
 from inbound.deliver.sinks import MessageFailed
 from inbound.deliver.work import Work
 
@@ -17,13 +17,13 @@ class Invoke:
 
     model = Lambda
 
-    def sink(self, action: Lambda) -> str:
+    def sink(self, action: Lambda, ports: Ports) -> str:  # noqa: ARG002  # the protocol's signature
         return f"lambda:{action.FunctionArn}"
 
-    async def perform(self, step: Step, work: Work, aws: Aws) -> Performed:
+    async def perform(self, step: Step, work: Work, ports: Ports) -> Performed:
         action: Lambda = step.action  # type: ignore[assignment]  # `known` gave it to its own model
         wait = action.InvocationType == "RequestResponse"
-        answer = await aws.invoke(action.FunctionArn, work.event(step, action), wait=wait)
+        answer = await ports.aws.invoke(action.FunctionArn, work.event(step, action), wait=wait)
         if not wait:
             return Performed(detail={"function": action.FunctionArn, "status": answer.status})
         payload = answer.payload[:2000].decode("utf-8", "replace")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from inbound.decide.engine import Step, own_flow
 from inbound.decide.rules import Stop
 from inbound.deliver.actions import Performed
-from inbound.deliver.aws import Aws
+from inbound.deliver.ports import Ports
 from inbound.deliver.work import Work
 
 
@@ -14,10 +14,10 @@ class End:
 
     model = Stop
 
-    def sink(self, action: Stop) -> str:  # noqa: ARG002  # the protocol's signature
+    def sink(self, action: Stop, ports: Ports) -> str:  # noqa: ARG002  # the protocol's signature
         return ""
 
-    async def perform(self, step: Step, work: Work, aws: Aws) -> Performed:  # noqa: ARG002  # the protocol's signature
+    async def perform(self, step: Step, work: Work, ports: Ports) -> Performed:  # noqa: ARG002  # the protocol's signature
         return Performed(own_flow(step.action))
 
 

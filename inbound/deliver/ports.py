@@ -1,0 +1,14 @@
+"""What actions reach the outside through, handed to each of them whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from inbound.deliver.aws import Aws
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The doors that lead out of the service."""
+
+    aws: Aws
