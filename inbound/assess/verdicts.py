@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from enum import StrEnum
+from typing import Any
 
 from inbound.accept.envelope import Envelope
+from inbound.assess import authentication
+from inbound.assess.authentication import Authentication, Clause
 
 
 class Status(StrEnum):
@@ -40,7 +43,8 @@ NOT_JUDGED = Verdict(Status.GRAY, "not judged: no checker is configured")
 class Assessment:
     """All verdicts on one message. `spam` and `virus` hold where a rule has ScanEnabled; elsewhere they are DISABLED.
 
-    `dmarc_policy` is the published policy that applied, only when `dmarc` is FAIL.
+    `dmarc_policy` is the published policy that applied, only when `dmarc` is FAIL. `authentication` is None where nothing was judged.
+    `unscanned` names the verdicts (`spam`, `virus`) whose scanner could not be asked, and is to be asked again.
     """
 
     spf: Verdict = NOT_JUDGED
@@ -49,6 +53,12 @@ class Assessment:
     spam: Verdict = NOT_JUDGED
     virus: Verdict = NOT_JUDGED
     dmarc_policy: str = ""
+    authentication: Authentication | None = None
+    unscanned: tuple[str, ...] = ()
+
+    def verdicts(self) -> dict[str, Verdict]:
+        """The verdicts by name, in SES's words without `Verdict`."""
+        return {name: getattr(self, name) for name in VERDICTS}
 
     def to_json(self) -> str:
         """JSON text for the spool."""
@@ -56,10 +66,19 @@ class Assessment:
 
     @classmethod
     def from_json(cls, text: str) -> Assessment:
-        """The assessment that `to_json` wrote."""
+        """The assessment that `to_json` wrote, of this version or an earlier one."""
         data = json.loads(text)
-        policy = data.pop("dmarc_policy", "")
-        return cls(**{name: Verdict(Status(v["status"]), v["reason"]) for name, v in data.items()}, dmarc_policy=policy)
+        known: dict[str, Any] = {name: Verdict(Status(data[name]["status"]), data[name]["reason"]) for name in VERDICTS}
+        return cls(**known, dmarc_policy=data.get("dmarc_policy", ""), authentication=_authentication(data.get("authentication")),
+                   unscanned=tuple(data.get("unscanned", ())))
+
+
+VERDICTS = tuple(field.name for field in fields(Assessment) if field.default is NOT_JUDGED)
+"""The names of the verdicts."""
+
+
+def _authentication(data: dict[str, Any] | None) -> Authentication | None:
+    return Authentication(**{**data, "dkim": tuple(Clause(*each) for each in data["dkim"])}) if data else None
 
 
 _UNPRINTABLE = re.compile(r"[^ -~]")
@@ -72,7 +91,7 @@ def trace_headers(
     assessment: Assessment,
     *,
     hostname: str,
-    authserv_id: str,  # noqa: ARG001  # Authentication-Results begins with it, once SPF, DKIM and DMARC are judged
+    authserv_id: str,
     scan: bool,
 ) -> tuple[tuple[str, str], ...]:
     """The header fields SES prepends, top first: names and values, folded with CRLF and a space where SES folds.
@@ -80,11 +99,13 @@ def trace_headers(
     `scan` is the rule's ScanEnabled: without it the spam and virus verdicts have no fields. What the client said (HELO, addresses, reverse
     name) loses whatever could end its place in the field or the field itself: it becomes `?`.
     """
-    fields = [("Return-Path", f"<{_printable(envelope.reverse_path, envelope)}>"), ("Received", _received(envelope, hostname))]
+    made = [("Return-Path", f"<{_printable(envelope.reverse_path, envelope)}>"), ("Received", _received(envelope, hostname))]
     if scan:
         scanned = (("X-SES-Spam-Verdict", assessment.spam), ("X-SES-Virus-Verdict", assessment.virus))
-        fields += [(name, str(verdict.status)) for name, verdict in scanned if verdict.status is not Status.DISABLED]
-    return tuple(fields)
+        made += [(name, str(verdict.status)) for name, verdict in scanned if verdict.status is not Status.DISABLED]
+    if assessment.authentication:
+        made += authentication.fields(envelope, assessment.authentication, authserv_id=authserv_id)
+    return tuple(made)
 
 
 def _received(envelope: Envelope, hostname: str) -> str:
