@@ -42,16 +42,19 @@ async def _nothing(_rules: RuleSet) -> None:
 class Service:
     """One process that receives mail. `on_rules` is awaited before a revision takes effect; it may refuse it by raising.
 
-    `chosen_with` names what an operator chooses the addresses with, for the error that one of them is taken.
+    `chosen_with` names what an operator chooses the addresses with, for the error that one of them is taken. `inherited` sockets of
+    systemd, by name, take the place of INBOUND_LISTEN.
     """
 
     def __init__(self, settings: Settings, log: Log, *, access: Access | None = None, aws: Aws | None = None, on_rules: OnRules = _nothing,
                  production: bool = True, chosen_with: Mapping[str, str] = CHOSEN_WITH,
+                 inherited: Mapping[str, list[socket.socket]] = MappingProxyType({}),
                  ) -> None:
         self.settings = settings
         self.log = log
         self.production = production
         self.chosen_with = chosen_with
+        self._inherited = inherited
         self.tls = tls_context(settings)
         self.spool: Spool = SqliteSpool(settings.spool)
         self.aws: Aws = aws or Boto3(access)
@@ -75,6 +78,13 @@ class Service:
             for sock in sockets:
                 sock.close()
             raise
+        try:
+            await self._begin(sockets)
+        except BaseException:
+            await self.spool.stop()
+            raise
+
+    async def _begin(self, sockets: list[socket.socket]) -> None:
         await self.rules.adopt()
         counts = await self.spool.counts()
         waiting = {str(state): count for state, count in counts.items() if count and state != "done"}
@@ -102,8 +112,8 @@ class Service:
         self.log.info(Event.SERVICE_STOPPED)
 
     def _bind(self) -> list[socket.socket]:
-        sockets: list[socket.socket] = []
-        for host, port in self.settings.listen:
+        sockets = [sock for found in self._inherited.values() for sock in found]
+        for host, port in () if sockets else self.settings.listen:
             try:
                 sockets += bind(host, port)
             except OSError as error:

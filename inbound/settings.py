@@ -7,6 +7,7 @@ so each field's description is written for people.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import socket
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+_SUPERVISOR = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
@@ -151,6 +153,28 @@ class Settings(BaseSettings):
     def authentication_id(self) -> str:
         """The authserv-id of RFC 8601 that we write and defend."""
         return self.authserv_id or self.hostname
+
+
+class Supervisor(NamedTuple):
+    """What systemd passes in the environment: (descriptor, name) of listening sockets, where to notify, the watchdog's seconds (0: none)."""
+
+    sockets: tuple[tuple[int, str], ...] = ()
+    notify: str = ""
+    watchdog: float = 0.0
+
+
+def supervisor() -> Supervisor:
+    """What systemd passed to this very process; empty elsewhere. Children do not inherit it."""
+    environment = {name: os.environ.pop(name, "") for name in _SUPERVISOR}
+    ours = str(os.getpid())
+    count = int(environment["LISTEN_FDS"] or 0) if environment["LISTEN_PID"] == ours else 0
+    names = environment["LISTEN_FDNAMES"].split(":")
+    watched = environment["WATCHDOG_PID"] in ("", ours)
+    return Supervisor(
+        sockets=tuple((3 + n, names[n] if n < len(names) else "") for n in range(count)),
+        notify=environment["NOTIFY_SOCKET"],
+        watchdog=int(environment["WATCHDOG_USEC"] or 0) / 1e6 if watched else 0.0,
+    )
 
 
 def read(**overrides: Any) -> Settings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -14,8 +15,9 @@ from inbound.accept.spool import SpoolError
 from inbound.decide.load import RulesError
 from inbound.operate.api import serve_http
 from inbound.operate.cli import complain, fail
+from inbound.operate.systemd import Notifier, inherited
 from inbound.service import Service, event_loop_runner
-from inbound.settings import Settings, SettingsError
+from inbound.settings import Settings, SettingsError, Supervisor, supervisor
 
 IMPATIENT = 0.5  # seconds after which a second signal is meant: shells and supervisors send some twice
 
@@ -23,23 +25,27 @@ Around = Callable[[Settings], AbstractAsyncContextManager[Service]]
 
 
 @contextlib.asynccontextmanager
-async def plain(settings: Settings) -> AsyncIterator[Service]:
-    """The service alone."""
-    yield Service(settings, log.get())
+async def plain(given: Supervisor, settings: Settings) -> AsyncIterator[Service]:
+    """The service alone, on the sockets that systemd passes, if it does."""
+    if os.geteuid() == 0 and not given.notify:
+        log.get().warning(log.Event.SERVICE_WARNING, warning="this runs as root, which it never needs: use deploy/inbound.service, or a user of its "
+                          "own and a port above 1023")
+    yield Service(settings, log.get(), inherited=inherited(given))
 
 
-def run(settings: Settings, around: Around = plain, started: Callable[[Service], None] = lambda _: None) -> None:
+def run(settings: Settings, around: Around | None = None, started: Callable[[Service], None] = lambda _: None) -> None:
     """Run until SIGTERM or SIGINT, drain, exit 0. A second signal ends at once. Exit 1 for broken rules, 2 for settings."""
+    given = supervisor()
     try:
         with event_loop_runner() as runner:
-            runner.run(_run(settings, around, started))
+            runner.run(_run(settings, around or functools.partial(plain, given), started, Notifier(given)))
     except RulesError as error:
         complain(str(error), 1)
     except (SettingsError, SpoolError) as error:
         fail(str(error))
 
 
-async def _run(settings: Settings, around: Around, started: Callable[[Service], None]) -> None:
+async def _run(settings: Settings, around: Around, started: Callable[[Service], None], notifier: Notifier) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     asked: list[float] = []
@@ -65,4 +71,8 @@ async def _run(settings: Settings, around: Around, started: Callable[[Service], 
         http = await serve_http(service, settings.http_listen)
         stack.push_async_callback(http.cleanup)
         started(service)
+        notifier.ready(f"receiving at {', '.join(str(a) for a in service.addresses)}")
+        watching = asyncio.create_task(notifier.watch())
         await stopping
+        notifier.stopping()
+        watching.cancel()
