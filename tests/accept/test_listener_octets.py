@@ -1,0 +1,162 @@
+"""Whatever octets come, in whatever state and in whatever pieces, the listener answers with well-formed replies or closes, fails at
+nothing, says the same however the octets are cut, and accepts only messages that a HELO or EHLO, a MAIL, a RCPT for a recipient of
+the rules, DATA and CRLF.CRLF enclose in those octets, in that order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+from conftest import LOOPS
+from front_door import KNOWN, Door, front_door
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from inbound.accept.envelope import Envelope
+from inbound.log import Event
+
+STATES: dict[str, list[bytes]] = {
+    "before EHLO": [],
+    "after EHLO": [b"EHLO client.example"],
+    "after MAIL": [b"EHLO client.example", b"MAIL FROM:<alice@sender.example>"],
+    "after RCPT": [b"EHLO client.example", b"MAIL FROM:<alice@sender.example>", b"RCPT TO:<support@example.com>"],
+    "in DATA": [b"EHLO client.example", b"MAIL FROM:<alice@sender.example>", b"RCPT TO:<support@example.com>", b"DATA"],
+    "after DATA": [b"EHLO client.example", b"MAIL FROM:<alice@sender.example>", b"RCPT TO:<support@example.com>", b"DATA", b"."],
+}
+WORDS = [
+    b"EHLO x\r\n", b"HELO x\r\n", b"MAIL FROM:<>\r\n", b"MAIL FROM:<a@b.example> SIZE=9\r\n", b"RCPT TO:<support@example.com>\r\n",
+    b"RCPT TO:<nobody@example.com>\r\n", b'RCPT TO:<"sales"@example.com>\r\n', b"RCPT TO:<Postmaster>\r\n", b"DATA\r\n", b"DATA\n",
+    b".\r\n", b"\r\n.\r\n", b"\r\n.\n", b"\n.\r\n", b"..\r\n", b"\r\n", b"\n", b"\r", b"\0", b".", b" ", b"a", b"RSET\r\n", b"NOOP\r\n",
+    b"QUIT\r\n", b"VRFY x\r\n", b"HELP\r\n", b"STARTTLS\r\n", b"BDAT 3 LAST\r\n", b"AUTH PLAIN\r\n", b"GET / HTTP/1.1\r\n",
+    b"Received: x\r\n", b"MAIL", b"FROM:", b"<", b">", b"@", b"\xff\xfe", b"x" * 2050, b"y" * 400 + b"\r\n",
+]
+OCTETS = st.lists(st.sampled_from(WORDS) | st.binary(max_size=8), max_size=25).map(b"".join)
+CUTS = st.just("octets") | st.lists(st.integers(1, 40), min_size=1, max_size=8)
+WELL_FORMED = re.compile(r"""(?:(?:
+    220\ mx\.test\ ESMTP | 250\ mx\.test | 354\ [ -~]+ |
+    250-mx\.test(?:\r\n250-[A-Z0-9 ]+)*\r\n250\ [A-Z0-9 ]+ |
+    ([245])\d\d\ \1\.\d{1,3}\.\d{1,3}\ [ -~]+
+)\r\n)*""", re.VERBOSE)
+
+
+@dataclass
+class Seen:
+    """What came of one session."""
+
+    said: str
+    messages: list[tuple[Envelope, bytes]]
+
+    @property
+    def without_ids(self) -> tuple[str, list[tuple[str, tuple[str, ...], bytes]]]:
+        """The same for every session that went the same way."""
+        said = re.sub(r"\b[0-9a-v]{40}\b", "ID", self.said)
+        return said, [(envelope.reverse_path, envelope.forward_paths, octets) for envelope, octets in self.messages]
+
+
+async def session(door: Door, state: list[bytes], pieces: list[bytes]) -> Seen:
+    """Come to the state, send the pieces, listen to the end."""
+    before = len(door.intake.accepted)
+    client = await door.connect()
+    said = f"{await client.reply()}\r\n"
+    for command in state:
+        await client.send(command + b"\r\n")
+        said += (await client.reply()).replace("\n", "\r\n") + "\r\n"
+    with contextlib.suppress(OSError):
+        for piece in pieces:
+            await client.send(piece)
+            await asyncio.sleep(0)
+        client.half_close()
+    said += await client.rest()
+    client.close()
+    await door.empty()
+    door.clients.clear()
+    return Seen(said, (await door.intake.messages())[before:])
+
+
+def cut(octets: bytes, sizes: list[int] | str) -> list[bytes]:
+    """The octets in pieces of these sizes, over and over."""
+    if isinstance(sizes, str):
+        sizes = [1]
+    pieces, position, turn = [], 0, 0
+    while position < len(octets):
+        step = sizes[turn % len(sizes)]
+        pieces.append(octets[position : position + step])
+        position, turn = position + step, turn + 1
+    return pieces
+
+
+def content(octets: bytes) -> tuple[bytes, int] | None:
+    """The message at the beginning of the octets, and where it ends; None when no CRLF.CRLF ends it. Line by line, as the RFC tells it."""
+    text = b"\r\n" + octets
+    end = text.find(b"\r\n.\r\n")
+    if end < 0:
+        return None
+    lines = text[: end + 2].split(b"\r\n")
+    return b"\r\n".join(line.removeprefix(b".") for line in lines)[2:], end + 3
+
+
+def is_enclosed(wire: bytes, start: int, envelope: Envelope, octets: bytes) -> int:
+    """Where in the wire the message ends, looked for from `start`. Fails when no legal transaction encloses it."""
+    for data in re.compile(rb"(?:^|\n)data[ \t]*\r?\n", re.IGNORECASE).finditer(wire, start):
+        found = content(wire[data.end() :])
+        if found is None or found[0] != octets:
+            continue
+        commands = wire[start : data.end()]
+        mail = re.search(rb"(?:^|\n)mail from:[^\n]*" + re.escape(envelope.reverse_path.encode()), commands, re.IGNORECASE)
+        if (mail and re.search(rb"(?:^|\n)(?:ehlo|helo) ", wire[: data.end()], re.IGNORECASE)
+                and len(re.findall(rb"\nrcpt to:", commands[mail.end() :], re.IGNORECASE)) >= len(envelope.forward_paths) > 0):
+            return data.end() + found[1]
+    raise AssertionError(f"{octets!r} was accepted, and no transaction encloses it")
+
+
+def check(wire: bytes, seen: Seen) -> None:
+    """The sentence at the top of this file, for one session."""
+    assert WELL_FORMED.fullmatch(seen.said), seen.said
+    start = 0
+    for envelope, octets in seen.messages:
+        assert {path.lower() for path in envelope.forward_paths} <= KNOWN
+        start = is_enclosed(wire, start, envelope, octets)
+    assert re.findall(r"^250 2\.0\.0 OK ([0-9a-v]{40})\r$", seen.said, re.MULTILINE) == [envelope.message_id for envelope, _ in seen.messages]
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("loop", LOOPS)
+def test_any_octets_in_any_state(state: str, loop: str) -> None:
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        opening = front_door(errors=6, recipients=3, message_size=500, hops=2)
+        door = runner.run(opening.__aenter__())
+        try:
+            strangers(state, lambda wire, cuts: runner.run(both(door, STATES[state], wire, cuts)))
+        finally:
+            runner.run(opening.__aexit__(None, None, None))
+
+
+def strangers(state: str, talk: Callable[[bytes, list[int] | str], None]) -> None:
+    """Let hypothesis talk."""
+
+    @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+    @given(OCTETS, CUTS)
+    @example(b"DATA\r\n.\r\nMAIL FROM:<>\r\nRCPT TO:<support@example.com>\r\nDATA\r\na\r\n.\r\n", "octets")
+    @example(b"a\r\n.\r\n.\r\n\r\n.\r\n", [2, 3])
+    def talk_to_it(octets: bytes, cuts: list[int] | str) -> None:
+        talk(octets, cuts)
+
+    talk_to_it.__name__ = f"talk_to_it_{state}"
+    talk_to_it()
+
+
+async def both(door: Door, state: list[bytes], octets: bytes, cuts: list[int] | str) -> None:
+    """The same octets whole and in pieces."""
+    wire = b"".join(command + b"\r\n" for command in state) + octets
+    whole = await session(door, state, [octets] if octets else [])
+    pieces = await session(door, state, cut(octets, cuts))
+    for seen in (whole, pieces):
+        check(wire, seen)
+    assert whole.without_ids == pieces.without_ids
+    assert not door.journal.of(Event.SESSION_FAILED)
+    door.journal.events.clear()
