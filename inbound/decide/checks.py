@@ -132,7 +132,7 @@ def _unsupported(document: Document, rule: _Rule) -> Iterator[Problem]:
 
 def _outside_identities(document: Document) -> Iterator[Problem]:
     identities = document.data.get("Identities") or []
-    if not document.knows(("Identities",)) or not isinstance(identities, list):
+    if not isinstance(identities, list):
         return
     try:
         lookup = Lookup([], [str(identity) for identity in identities])

@@ -1,4 +1,6 @@
 """The rules in use: read at start, and swapped whole whenever the file changes and is good. A bad file changes nothing.
+
+A load runs beside the event loop, and its result takes effect in one assignment: nobody ever sees half a revision.
 """
 
 from __future__ import annotations

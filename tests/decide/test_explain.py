@@ -75,6 +75,10 @@ def test_a_stop_for_the_whole_message_stops_all() -> None:
         "a@example.com was stopped by Stop (action 1) of stop, b@example.com was stopped by Stop (action 1) of stop")
 
 
+def test_the_first_spelling_of_an_entry_is_named() -> None:
+    assert sentences(rule_set(rule("one", ["A@Example.com", A], S3)), Mail((A,)))["one"] == "a@example.com matches A@Example.com"
+
+
 def test_long_lists_are_cut() -> None:
     rules = rule_set(rule("many", [f"u{number}@example.com" for number in range(500)], S3))
     assert sentences(rules, Mail((A,)))["many"] == (

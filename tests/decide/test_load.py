@@ -174,6 +174,11 @@ class TestBounds:
         text = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
         assert any("aliases (*a10) are not supported" in problem for problem in problems(text))
 
+    def test_what_is_refused_in_the_text_is_told_200_times_at_most(self) -> None:
+        told = problems("".join(f"k{number}: *x\n" for number in range(1000)))
+        assert len(told) == 200
+        assert told[-1] == "r:200:7: k199: aliases (*x) are not supported; write the value out"
+
     def test_not_more_than_200_errors_are_told(self) -> None:
         told = problems("Identities: [example.com]\nRuleSets:\n  a:\n" + "".join(f"    - Nam: r{n}\n" for n in range(150))
                         + "".join(f"k{n}: 1\n" for n in range(2000)))
@@ -250,8 +255,8 @@ LINES = [
     "Filters:", "  - {Name: f, IpFilter: {Policy: Block, Cidr: 192.0.2.1}}",
 ]
 PIECES = [
-    *LINES, "  ", "- ", ": ", "? ", "[", "]", "{", "}", "'", '"', "&a ", "*a", "!!str ", "<<: ", "---\n", "\t", "\n", "#", "null", "~", "yes",
-    "|\n", ">\n", "%", "@", "\\", "\ufeff", "\x00", "\x85", "\u2028", "\ud800", "ä", "*.", "a@b",
+    *LINES, "  ", "- ", ": ", "? ", "[", "]", "{", "}", "'", '"', "&a ", "*a", "!!str ", "<<: ", "---\n", "\t", "\n", "#", "null", "~",
+    "yes", "|\n", ">\n", "%", "@", "\\", "\ufeff", "\x00", "\x85", "\u2028", "\ud800", "ä", "*.", "a@b",
 ]
 TEXTS = st.one_of(st.lists(st.sampled_from(PIECES), max_size=30).map("".join), st.lists(st.sampled_from(LINES), max_size=14).map("\n".join),
                   st.text(max_size=60))

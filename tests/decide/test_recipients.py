@@ -22,6 +22,7 @@ from inbound.decide.recipients import InvalidRecipient, Lookup, canonical_addres
     ("user+label@example.com", "user@example.com", False),
     ("user+label@example.com", "user+other@example.com", False),
     ("+label@example.com", "+label@example.com", True),
+    ('""@example.com', "+label@example.com", False),
     ("example.com", "anyone@example.com", True),
     ("example.com", "any+one@example.com", True),
     ("example.com", "anyone@sub.example.com", False),
