@@ -154,6 +154,10 @@ class Draft(Protocol):
         """The first `limit` octets added so far (at least 128 KiB of them are always at hand)."""
         ...
 
+    async def content(self) -> Content:
+        """All octets, for who must see them before `put`; none may be added after this. Raises SpoolError."""
+        ...
+
     async def discard(self) -> None:
         """Forget it and remove the blob file, if there is one. Never raises; harmless after a successful `put`."""
         ...
@@ -186,10 +190,11 @@ class Spool(Protocol):
         """A new empty draft for the content of `message_id`."""
         ...
 
-    async def put(self, envelope: Envelope, draft: Draft, *, held: bool = True) -> Entry:
+    async def put(self, envelope: Envelope, draft: Draft, *, held: bool = True, assessment: str = "") -> Entry:
         """Make the message durable; when this returns, it survives a power cut. Raises SpoolError, SpoolFull: then nothing is kept.
 
-        `held` leases it to this process at once (ACTIVE), to be worked from memory; else it is DEFERRED and due at once.
+        `assessment` is what was judged before. `held` leases it to this process at once (ACTIVE), to be worked from memory; else it is
+        DEFERRED and due at once.
         """
         ...
 

@@ -40,14 +40,24 @@ class Blobs:
 
 
 class Blob:
-    """One blob file being written. Its methods may be called from any thread; a removal waits for a write under way."""
+    """The blob file of one message, being written. Its methods may be called from any thread; a removal waits for a write under way.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Raises ValueError for an id that is no plain file name.
+    """
+
+    def __init__(self, blobs: Blobs, message_id: str) -> None:
+        check_message_id(message_id)
+        self._blobs = blobs
+        self._message_id = message_id
         self._lock = threading.Lock()
         self._fd = -1
         self._created = False
         self._given_up = False
+
+    @property
+    def path(self) -> Path:
+        """Where it lies. Made when it is needed, since most drafts stay small."""
+        return self._blobs.path(self._message_id)
 
     def write(self, pieces: list[bytes]) -> None:
         """Append; the first call creates the file. Raises OSError, and then the file is gone."""
@@ -61,7 +71,7 @@ class Blob:
             os.fsync(self._fd)
             fd, self._fd = self._fd, -1
             os.close(fd)
-            sync_folder(self._path.parent)
+            sync_folder(self._blobs.folder)
 
     def remove(self) -> None:
         """Give the file up."""
@@ -70,7 +80,7 @@ class Blob:
 
     def _append(self, pieces: list[bytes]) -> None:
         if self._fd < 0:
-            self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             self._created = True
             os.fchmod(self._fd, 0o600)
         rest = memoryview(b"".join(pieces))
@@ -80,7 +90,7 @@ class Blob:
     @contextlib.contextmanager
     def _removed_on_error(self) -> Iterator[None]:
         if self._given_up:
-            raise OSError(errno.ESTALE, "the draft was given up", str(self._path))
+            raise OSError(errno.ESTALE, "the draft was given up", str(self.path))
         try:
             yield
         except BaseException:
@@ -92,7 +102,7 @@ class Blob:
         fd, self._fd = self._fd, -1
         if self._created:  # else it is another message's file
             with contextlib.suppress(OSError):
-                self._path.unlink()
+                self.path.unlink()
         if fd >= 0:
             with contextlib.suppress(OSError):
                 os.close(fd)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 
-from inbound.accept.spool import SpoolError
+from inbound.accept.spool import Content, SpoolError
 from inbound.accept.spool.blobs import Blob
+from inbound.accept.spool.content import FileContent, MemoryContent
 from inbound.accept.spool.threads import FileThreads
 
 HEAD = 128 * 1024  # octets that stay at hand: more than any header block we look at
@@ -49,6 +50,12 @@ class DiskDraft:
         if limit <= len(self._head):
             return self._head[:limit]
         return b"".join((self._head, *self._pieces))[:limit]
+
+    async def content(self) -> Content:
+        if not self.is_large:
+            return MemoryContent(b"".join(self._pieces))
+        await self.flush()
+        return await self._threads.run(FileContent, self._blob.path, self._size)
 
     def take(self) -> bytes:
         """All octets of a small draft. The spool answers for it from now on. Raises ValueError when it was taken before."""

@@ -50,7 +50,7 @@ def insert(connection: Connection, entry: Entry, data: bytes | None) -> None:
     """A new entry; `data` is its content, None when that lies in a blob file."""
     envelope = entry.envelope
     cursor = connection.execute(
-        "INSERT INTO entry (id, state, received, due, since, size, content, revision, envelope) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO entry (id, state, received, due, since, size, content, assessment, revision, envelope) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             entry.id,
             entry.state.value,
@@ -59,6 +59,7 @@ def insert(connection: Connection, entry: Entry, data: bytes | None) -> None:
             entry.since,
             entry.size,
             IN_BLOB if data is None else IN_ROW,
+            storable(entry.assessment),
             storable(envelope.revision),
             envelope_text(envelope),
         ),

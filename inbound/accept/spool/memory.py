@@ -77,6 +77,9 @@ class MemoryDraft:
     def head(self, limit: int) -> bytes:
         return bytes(self._octets[:limit])
 
+    async def content(self) -> Content:
+        return MemoryContent(bytes(self._octets))
+
     async def discard(self) -> None:
         if not self._taken:
             self._octets.clear()
@@ -142,7 +145,7 @@ class MemorySpool:
         check_message_id(message_id)
         return MemoryDraft(message_id, self._blob_threshold, self.faults, self.journal)
 
-    async def put(self, envelope: Envelope, draft: Draft, *, held: bool = True) -> Entry:
+    async def put(self, envelope: Envelope, draft: Draft, *, held: bool = True, assessment: str = "") -> Entry:
         self._check_open()
         if not isinstance(draft, MemoryDraft):
             raise TypeError("the draft was made by another spool")
@@ -156,7 +159,7 @@ class MemorySpool:
         if id_ in self._store.entries:
             raise SpoolError(f"there is an entry {id_}")
         state = State.ACTIVE if held else State.DEFERRED
-        entry = Entry(id_, envelope, len(data), state, due=self._clock(), since=envelope.received_at)
+        entry = Entry(id_, envelope, len(data), state, due=self._clock(), since=envelope.received_at, assessment=assessment)
         self._store.entries[id_] = entry
         self._store.contents[id_] = data
         self.journal.append(("put", id_))

@@ -104,15 +104,15 @@ class SqliteSpool:
 
     def draft(self, message_id: str) -> Draft:
         self._owned()
-        return DiskDraft(message_id, Blob(self._folder.blobs.path(message_id)), self._blob_threshold, self._threads)
+        return DiskDraft(message_id, Blob(self._folder.blobs, message_id), self._blob_threshold, self._threads)
 
-    async def put(self, envelope: Envelope, draft: Draft, *, held: bool = True) -> Entry:
+    async def put(self, envelope: Envelope, draft: Draft, *, held: bool = True, assessment: str = "") -> Entry:
         self._owned()
         if not isinstance(draft, DiskDraft):
             raise TypeError("the draft was made by another spool")
         check_put(envelope, draft.message_id)
         state = State.ACTIVE if held else State.DEFERRED
-        entry = Entry(envelope.message_id, envelope, draft.size, state, due=self._clock(), since=envelope.received_at)
+        entry = Entry(envelope.message_id, envelope, draft.size, state, due=self._clock(), since=envelope.received_at, assessment=assessment)
         if draft.is_large:
             await self._put_large(entry, draft)
         else:
