@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -69,11 +69,16 @@ class Need(Exception):
         self.questions = tuple(questions)
 
 
-class Answers:
-    """What is known so far."""
+def _nothing(_: Question) -> None:
+    return None
 
-    def __init__(self, known: Mapping[Question, Answer] | None = None) -> None:
+
+class Answers:
+    """What is known so far: `known`, what `learn` was told, and what `recall` remembers. The answer to a question never changes."""
+
+    def __init__(self, known: Mapping[Question, Answer] | None = None, *, recall: Callable[[Question], Answer | None] = _nothing) -> None:
         self._known = dict(known or {})
+        self._recall = recall
 
     def __call__(self, name: str, rdtype: str) -> Answer:
         """The answer. Raises Need."""
@@ -82,10 +87,18 @@ class Answers:
     def all(self, names: Sequence[str], rdtype: str) -> list[Answer]:
         """The answers for several names, looked up together. Raises Need."""
         questions = [question(name, rdtype) for name in names]
-        missing = [each for each in dict.fromkeys(questions) if each not in self._known]
+        missing = [each for each in dict.fromkeys(questions) if not self._knows(each)]
         if missing:
             raise Need(missing)
         return [self._known[each] for each in questions]
+
+    def _knows(self, asked: Question) -> bool:
+        if asked in self._known:
+            return True
+        found = self._recall(asked)
+        if found:
+            self._known[asked] = found
+        return found is not None
 
     def learn(self, asked: Question, answer: Answer) -> None:
         """Know an answer from now on."""

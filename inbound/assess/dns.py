@@ -98,7 +98,7 @@ class Resolver:
     async def lookup(self, name: str, rdtype: str, budget: Budget | None = None) -> Answer:
         """The records of a name, aliases followed; never raises. What the budget does not pay for is `Outcome.TIMEOUT`."""
         asked = question(name, rdtype)
-        known = self._cache.get(asked, self._clock())
+        known = self.recall(asked)
         if known:
             return known
         refused = budget.take() if budget else ""
@@ -109,6 +109,10 @@ class Resolver:
                 return await asyncio.shield(self._task(asked))
         except TimeoutError:
             return Answer(Outcome.TIMEOUT, reason=f"{asked.name} {rdtype}: no answer in the time left for this message")
+
+    def recall(self, asked: Question) -> Answer | None:
+        """The answer, if it is remembered."""
+        return self._cache.get(asked, self._clock())
 
     async def close(self) -> None:
         """End the lookups under way."""
@@ -188,7 +192,7 @@ class Resolver:
 
 async def settle(resolver: Resolver, budget: Budget, check: Callable[[Answers], T]) -> T:
     """The result of a pure check, which is run again as long as it lacks an answer."""
-    answers = Answers()
+    answers = Answers(recall=resolver.recall)
     while True:
         try:
             return check(answers)
