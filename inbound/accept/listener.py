@@ -279,7 +279,7 @@ class Session(SMTP):
 
     def _refuse(self, answer: Reply, command: str | bytes, **facts: Any) -> None:
         """Answer with a refusal, log it, and end a session that has had too many."""
-        if self.transport is None:
+        if self.transport is None or self.closing:
             return
         self.send(answer)
         verb = command if isinstance(command, str) else _printable(command)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import struct
 import tracemalloc
 
 import pytest
@@ -177,6 +178,16 @@ async def test_a_client_that_goes_in_any_state_leaves_nothing_behind(state: str,
         assert not door.journal.events
 
 
+async def test_a_client_that_was_gone_before_it_was_met_leaves_nothing_behind() -> None:
+    async with front_door() as door:
+        sock = socket.create_connection(door.addresses[0])  # the loop stands still until the reset has come as well
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
+        await door.greeted("NOOP")
+        await until(lambda: len(door.listener._sessions) == 1)
+        assert not door.journal.events
+
+
 async def test_ipv6() -> None:
     async with front_door("::1") as door:
         client = await door.in_data()
@@ -203,6 +214,18 @@ def test_a_host_name_may_be_several_addresses_and_one_in_use_is_an_error() -> No
     assert {sock.family for sock in everywhere} == {socket.AF_INET, socket.AF_INET6}
     for sock in (*sockets, *everywhere):
         sock.close()
+
+
+def test_when_one_of_several_addresses_is_in_use_none_is_kept() -> None:
+    (taken,) = bind("::", 0)
+    taken.listen()
+    port = taken.getsockname()[1]
+    with pytest.raises(OSError, match="in use"):
+        bind("", port)
+    taken.close()
+    (free,) = bind("0.0.0.0", port)
+    free.listen()
+    free.close()
 
 
 async def test_a_listener_that_was_not_opened_serves_nobody() -> None:
@@ -264,6 +287,17 @@ async def test_drain_meets_a_client_that_has_just_connected() -> None:
         await until(lambda: door.listener._sessions or session_tasks())
         await door.listener.drain(10)
         assert (await client.rest()).splitlines()[-1:] in ([str(reply.SHUTTING_DOWN)], [])
+
+
+async def test_drain_has_the_last_word() -> None:
+    """What the client said in the same instant is not answered any more, and 421 is said once."""
+    async with front_door() as door:
+        client = await door.greeted("HELO client.example")
+        (session,) = door.listener._sessions
+        session._reader.feed_data(b"MAIL FROM:<alice@sender.example>\r\nNOOP\r\n")
+        await door.listener.drain(10)
+        assert await client.rest() == f"{reply.SHUTTING_DOWN}\r\n"
+        assert door.journal.refusals == []
 
 
 async def test_mail_that_was_pipelined_behind_a_drain_is_refused() -> None:
