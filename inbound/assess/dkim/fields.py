@@ -84,11 +84,12 @@ def tag_list(text: bytes) -> Mapping[bytes, bytes]:
 
 def base64_value(tags: Mapping[bytes, bytes], name: str) -> bytes:
     """The octets of a base64 tag, which may be folded. Raises ValueError, also if there are none."""
+    text = tags[name.encode()].translate(None, _WHITE)
     try:
-        octets = base64.b64decode(tags[name.encode()].translate(None, _WHITE), validate=True)
+        octets = base64.b64decode(text, validate=True)
     except binascii.Error:
         octets = b""
-    if not octets:
+    if not octets or len(text) % 4:
         raise ValueError(f"{name}= is not base64")
     return octets
 
@@ -148,7 +149,8 @@ def _check_times(tags: Mapping[bytes, bytes], now: float) -> None:
 def _claim(octets: bytes, place: int, tags: Mapping[bytes, bytes], described: Signature) -> Claim:
     """Raises ValueError or Refused."""
     header, body = _canonicalizations(tags.get(b"c", b"simple/simple"))
-    names = tuple(name.strip(_WHITE).lower() for name in tags[b"h"].split(b":"))
+    listed = (name.strip(_WHITE).lower() for name in tags[b"h"].split(b":"))
+    names = tuple(name for name in listed if name)
     if not all(map(_FIELD_NAME.fullmatch, names)):
         raise ValueError("h= is no list of header field names")
     if b"from" not in names:
@@ -166,9 +168,9 @@ def _claim(octets: bytes, place: int, tags: Mapping[bytes, bytes], described: Si
 
 
 def _canonicalizations(value: bytes) -> tuple[Canonicalization, Canonicalization]:
-    header, _, body = value.decode("ascii", "replace").lower().partition("/")
+    header, both, body = value.decode("ascii", "replace").lower().partition("/")
     try:
-        return Canonicalization(header), Canonicalization(body or "simple")
+        return Canonicalization(header), Canonicalization(body if both else "simple")
     except ValueError:
         raise Refused(Result.NEUTRAL, "unknown canonicalization") from None
 
@@ -176,8 +178,8 @@ def _canonicalizations(value: bytes) -> tuple[Canonicalization, Canonicalization
 def _identity(tags: Mapping[bytes, bytes], domain: str) -> tuple[str, str]:
     """The identity that i= names, or its default, fit to be shown; and its domain, empty if it has none."""
     value = _QUOTED.sub(lambda found: bytes.fromhex(found[1].decode()), tags.get(b"i", b"@" + domain.encode()).translate(None, _WHITE))
-    local_part, _, host = value.rpartition(b"@")
-    name = _domain(host)
+    local_part, at, host = value.rpartition(b"@")
+    name = _domain(host) if at else ""
     plain = local_part.decode("ascii", "replace")
     return f"{plain if _LOCAL_PART.fullmatch(plain) else ''}@{name}" if name else "", name
 
