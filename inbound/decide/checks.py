@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from inbound.decide.document import Document
-from inbound.decide.problem import Path, Problem
+from inbound.decide.problem import KeyPath, Problem
 from inbound.decide.recipients import InvalidRecipient, Lookup
 from inbound.decide.wording import near
 
@@ -17,7 +17,7 @@ UNSUPPORTED_ACTIONS = ("BounceAction", "WorkmailAction", "ConnectAction")
 
 
 class _Rule(NamedTuple):
-    path: Path
+    path: KeyPath
     data: dict[str, Any]
 
     @property
@@ -30,7 +30,7 @@ class _Rule(NamedTuple):
         return isinstance(recipients, list) and not recipients
 
     @property
-    def actions(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+    def actions(self) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
         for index, action in enumerate(_listed(self.data.get("Actions"))):
             if isinstance(action, dict):
                 yield (*self.path, "Actions", index), action
@@ -110,8 +110,8 @@ def _active_set(document: Document) -> Iterator[Problem]:
         yield document.problem(("ActiveRuleSet",), f"is missing; name the rule set in use: {', '.join(sets)}")
 
 
-def _name_twice(document: Document, kind: str, named: Iterable[tuple[Path, dict[str, Any]]]) -> Iterator[Problem]:
-    first: dict[str, Path] = {}
+def _name_twice(document: Document, kind: str, named: Iterable[tuple[KeyPath, dict[str, Any]]]) -> Iterator[Problem]:
+    first: dict[str, KeyPath] = {}
     for path, data in named:
         name = data.get("Name")
         if not isinstance(name, str):

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from inbound.decide.problem import SHOWN, Path, Problem, RulesError, written
+from inbound.decide.problem import SHOWN, KeyPath, Problem, RulesError, written
 
 DEPTH_LIMIT = 20
 
@@ -62,9 +62,9 @@ class Document:
     data: Any
     places: Places
     problems: tuple[Problem, ...]
-    refused: frozenset[Path]
+    refused: frozenset[KeyPath]
 
-    def place(self, path: Path, *, key: bool = False) -> tuple[int, int]:
+    def place(self, path: KeyPath, *, key: bool = False) -> tuple[int, int]:
         """Where the value at the path stands, or its key; the nearest place above it for a path that is not in the file."""
         places: Places | tuple[int, int] = self.places
         for number, part in enumerate(path):
@@ -75,11 +75,11 @@ class Document:
             places = places.values[part]
         return places.start if isinstance(places, Places) else places
 
-    def problem(self, path: Path, message: str, *, key: bool = False) -> Problem:
+    def problem(self, path: KeyPath, message: str, *, key: bool = False) -> Problem:
         """A problem with the value at the path, or with its key."""
         return Problem(self.name, *self.place(path, key=key), f"{written(path)}: {message}" if path else message)
 
-    def has(self, path: Path) -> bool:
+    def has(self, path: KeyPath) -> bool:
         """Is there a value at the path?"""
         places: Places | tuple[int, int] = self.places
         for part in path:
@@ -88,7 +88,7 @@ class Document:
             places = places.values[part]
         return True
 
-    def knows(self, path: Path) -> bool:
+    def knows(self, path: KeyPath) -> bool:
         """Is nothing on the way to the path refused?"""
         return not any(path[:length] in self.refused for length in range(len(path) + 1))
 
@@ -154,7 +154,7 @@ class _Composer:
         self._documents = 0
         self._data: Any = None
         self._places = Places((1, 1))
-        self._refused: set[Path] = set()
+        self._refused: set[KeyPath] = set()
         self.problems: list[Problem] = []
 
     def take(self, event: yaml.Event) -> None:
@@ -267,11 +267,11 @@ class _Composer:
             frame.data[frame.key] = value
         frame.key, frame.has_key = None, False
 
-    def _path(self) -> Path:
+    def _path(self) -> KeyPath:
         """The path of the innermost open mapping or list."""
         return tuple(frame.part for frame in self._frames[1:] if frame.part is not None)
 
-    def _here(self) -> Path:
+    def _here(self) -> KeyPath:
         """The part of the value that comes next."""
         frame = self._frames[-1] if self._frames else None
         if frame is None:

@@ -15,10 +15,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from inbound.decide import problem
 from inbound.decide.checks import contradictions, doubts, without_certificate
 from inbound.decide.document import Document, place_of, read
-from inbound.decide.problem import Problem, RulesError, RulesUnreadableError
+from inbound.decide.problem import KeyPath, Problem, RulesError, RulesUnreadableError
 from inbound.decide.rules import Model, RuleFile, RuleSet
 from inbound.decide.wording import LIMIT, in_words
 
@@ -42,7 +41,7 @@ class Loaded:
     warnings: tuple[Problem, ...]
     needs_certificate: tuple[Problem, ...]
     digest: str
-    places: Mapping[problem.Path, tuple[int, int]]
+    places: Mapping[KeyPath, tuple[int, int]]
 
 
 def load(path: Path, *, tls: bool = True) -> Loaded:
@@ -67,7 +66,7 @@ def parse(text: str, name: str, *, tls: bool = True) -> Loaded:
         raise RulesError(sorted(problems), error.error_count() - min(LIMIT, error.error_count())) from None
     if problems:
         raise RulesError(sorted(problems))
-    return Loaded(name=name, rule_file=rule_file, rule_set=rule_file.active(), warnings=tuple(sorted(doubts(document))),
+    return Loaded(name=name, rule_file=rule_file, rule_set=rule_file.active().ready(), warnings=tuple(sorted(doubts(document))),
                   needs_certificate=needs_certificate, digest=digest_of(text), places=_places(document, rule_file))
 
 
@@ -80,8 +79,8 @@ def _boolean_keys() -> set[str]:
     return {name for model in Model.__subclasses__() for name, field in model.model_fields.items() if field.annotation is bool}
 
 
-def _places(document: Document, rule_file: RuleFile) -> dict[problem.Path, tuple[int, int]]:
-    paths: list[problem.Path] = []
+def _places(document: Document, rule_file: RuleFile) -> dict[KeyPath, tuple[int, int]]:
+    paths: list[KeyPath] = []
     for name, rules in rule_file.RuleSets.items():
         paths.append(("RuleSets", name))
         for number, rule in enumerate(rules):

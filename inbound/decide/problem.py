@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-Path = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]  # of a value in the file: ("RuleSets", "default", 0, "Name")
 
 SHOWN = 200
 
@@ -47,7 +47,13 @@ class RulesUnreadableError(RulesError):
     """There is no file to read: missing, no regular file, or no permission."""
 
 
-def written(path: Path) -> str:
+def shown(value: object) -> str:
+    """The value in quotes, cut when it is long."""
+    text = str(value)
+    return repr(text if len(text) <= 80 else f"{text[:77]}...")
+
+
+def written(path: KeyPath) -> str:
     """A path for people: `RuleSets.default[0].Actions[1].S3Action.BucketName`."""
     text = ""
     for part in path:

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 
 import idna
 
+from inbound.decide.problem import shown
+
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
 _LITERAL = re.compile(r"\[[0-9a-z:.]{1,60}\]", re.ASCII)
 _LOCAL_PART = re.compile(r'[^\s"(),:;<>@\[\\\]\x00-\x1f\x7f]+|"(?:[^"\\\x00-\x1f\x7f]|\\[\x20-\x7e])*"')
@@ -29,28 +31,24 @@ def canonical_domain(domain: str) -> str:
     if _LITERAL.fullmatch(text):
         return text
     if len(text) > _DOMAIN_LIMIT or not all(_LABEL.fullmatch(label) for label in text.split(".")):
-        raise InvalidRecipient(f"{_shown(domain)} is not a domain name")
+        raise InvalidRecipient(f"{shown(domain)} is not a domain name")
     return text
 
 
 def _a_labels(domain: str) -> str:
     if len(domain) > _DOMAIN_LIMIT:
-        raise InvalidRecipient(f"{_shown(domain)} is not a domain name")
+        raise InvalidRecipient(f"{shown(domain)} is not a domain name")
     try:
         return idna.encode(domain, uts46=True).decode("ascii").lower()
     except idna.IDNAError as error:
-        raise InvalidRecipient(f"{_shown(domain)} is not a domain name: {error}") from None
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 80 else f"{text[:77]}...")
+        raise InvalidRecipient(f"{shown(domain)} is not a domain name: {error}") from None
 
 
 def split(address: str) -> tuple[str, str]:
     """(local-part, domain) as compared: without case, quotes that are not needed gone, domain in A-labels. Raises InvalidRecipient."""
     local, at, domain = address.rpartition("@")
     if not at or not domain or not _LOCAL_PART.fullmatch(local):
-        raise InvalidRecipient(f"{_shown(address)} is not an address (user@example.com)")
+        raise InvalidRecipient(f"{shown(address)} is not an address (user@example.com)")
     return _canonical_local(local), canonical_domain(domain)
 
 
@@ -72,7 +70,7 @@ def canonical_address(address: str) -> str:
 def canonical_entry(entry: str) -> str:
     """An entry of a rule's Recipients as compared. Raises InvalidRecipient."""
     if "*" in entry:
-        raise InvalidRecipient(f"{_shown(entry)}: SES knows no wildcards; write 'example.com' for every address of the domain, "
+        raise InvalidRecipient(f"{shown(entry)}: SES knows no wildcards; write 'example.com' for every address of the domain, "
                                "'.example.com' for its subdomains")
     if "@" in entry:
         local, domain = split(entry)

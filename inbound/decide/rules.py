@@ -27,6 +27,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
+from inbound.decide.problem import shown
 from inbound.decide.recipients import InvalidRecipient, Lookup, canonical_entry, split
 
 RULES_PER_SET = 200
@@ -79,12 +80,6 @@ class Form:
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return {**handler(schema), "pattern": f"^(?:{self.pattern})$"}
-
-
-def shown(value: object) -> str:
-    """The value in quotes, cut when it is long."""
-    text = str(value)
-    return repr(text if len(text) <= 80 else f"{text[:77]}...")
 
 
 def _address(value: str) -> str:
@@ -369,6 +364,11 @@ class RuleSet(BaseModel):
     def revision(self) -> str:
         """12 hexadecimal digits of the SHA-256 of `text`: the name of this revision."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:12]
+
+    def ready(self) -> RuleSet:
+        """The set itself, with everything computed that is computed once: work for a thread, not for the first message."""
+        _ = self.lookup, self.revision, self._networks
+        return self
 
     @cached_property
     def _networks(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import ValidationError
 
 from inbound.decide.document import Document
-from inbound.decide.problem import Path, Problem
-from inbound.decide.rules import Model, RuleFile, shown
+from inbound.decide.problem import KeyPath, Problem, shown
+from inbound.decide.rules import Model, RuleFile
 
 Error = Mapping[str, Any]
 
@@ -27,7 +27,7 @@ def in_words(document: Document, error: ValidationError) -> Iterator[Problem]:
     errors: list[Error] = [*error.errors(include_url=False)[:LIMIT]]
     meant = {_meant(found["loc"]) for found in errors if found["type"] == "extra_forbidden"}
     for found in errors:
-        path: Path = found["loc"]
+        path: KeyPath = found["loc"]
         if found["type"] == "extra_forbidden":
             yield document.problem(path, _unknown_key(document, path), key=True)
         elif path[-1:] == ("[key]",):
@@ -48,7 +48,7 @@ def _message(error: Error) -> str:
     return says(error["input"], error.get("ctx", {})) if says else str(error["msg"])
 
 
-def _unknown_key(document: Document, path: Path) -> str:
+def _unknown_key(document: Document, path: KeyPath) -> str:
     key = str(path[-1])
     model = _model_at(path[:-1])
     owners = [name for name, inner in _inner_models(model) if key in inner.model_fields]
@@ -59,13 +59,13 @@ def _unknown_key(document: Document, path: Path) -> str:
     return f"unknown key; did you mean {meant[-1]!r}?" if meant else f"unknown key; known here: {', '.join(model.model_fields)}"
 
 
-def _meant(path: Path) -> Path:
+def _meant(path: KeyPath) -> KeyPath:
     """The path of the known key that an unknown one most likely means, or none."""
     meant = near(str(path[-1]), list(_model_at(path[:-1]).model_fields))
     return (*path[:-1], meant) if meant else ()
 
 
-def _model_at(path: Path) -> type[Model]:
+def _model_at(path: KeyPath) -> type[Model]:
     """The model of the mapping at the path."""
     annotation: Any = RuleFile
     for part in path:
