@@ -142,6 +142,22 @@ class Boto3:
 
         return await self._call(invoke)
 
+    async def look(self, on: str, name: str, *, role: str | None = None) -> None:
+        """Is the bucket, topic, key, function or role there, and ours to use? Harmless: changes nothing. Raises SinkDown."""
+        def head() -> None:
+            if on == "bucket":
+                self._client("s3", self._access.region, role=role).head_bucket(Bucket=name)
+            elif on == "topic":
+                self._client("sns", _region(name), role=role).get_topic_attributes(TopicArn=name)
+            elif on == "key":
+                self._client("kms", _region(name), role=role).describe_key(KeyId=name)
+            elif on == "function":
+                self._client("lambda", _region(name), single=True).invoke(FunctionName=name, InvocationType="DryRun")
+            else:
+                self._client("sts", None).assume_role(RoleArn=name, RoleSessionName="inbound")
+
+        await self._call(head)
+
     async def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import NoReturn
 
 import click
 
@@ -17,6 +18,9 @@ COMMANDS = {
     "serve": "Run the service: settings from the environment, real AWS or any endpoint.",
     "send": "Send a test message, and tell its route when the service is a local dev.",
     "check": "Validate the rule file.",
+    "policy": "Print the least AWS permissions that the rules need.",
+    "dns": "Print the DNS records to publish.",
+    "doctor": "Try what the rules need: AWS, certificate, DNS, disk.",
     "queue": "Look at the spool: what waits, what is dead, what happened to a message.",
 }
 
@@ -64,12 +68,12 @@ def main() -> None:
         sys.exit(1)
 
 
-def fail(message: str, code: int = 2) -> None:
+def fail(message: str, code: int = 2) -> NoReturn:
     """Print `inbound: message` to stderr and exit."""
     complain("\n".join(f"inbound: {line}" for line in message.splitlines()), code)
 
 
-def complain(message: str, code: int) -> None:
+def complain(message: str, code: int) -> NoReturn:
     """Print `message` as it is to stderr and exit."""
     click.echo(message, err=True)
     sys.exit(code)

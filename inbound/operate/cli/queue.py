@@ -50,7 +50,6 @@ def visit(data: Path, look: Callable[[Any], Awaitable[T]]) -> T:
         fail(f"there is no spool in {data}; name the data folder of the service with --data DIR")
     except SpoolError as error:
         fail(str(error))
-    raise AssertionError("fail does not return")
 
 
 @queue.command("list")

@@ -1,0 +1,143 @@
+"""Tries for real what a rule file and the settings need, where that is harmless: AWS resources, certificate, smarthost, DNS, disk."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import ipaddress
+import shutil
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+
+from inbound.assess.dns import Resolver
+from inbound.decide.rules import RuleSet
+from inbound.deliver.aws import Boto3
+from inbound.deliver.sinks import SinkDown, SinkFailure
+from inbound.operate.policy import Need, needs
+from inbound.settings import Settings
+
+SECONDS = 20.0  # for each check
+SOON = datetime.timedelta(days=14)
+RESERVE = 1.5  # free space, in messages of the largest size, as Postfix wants it
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing tried: is it well, and what was seen or what to do."""
+
+    what: str
+    ok: bool
+    detail: str
+
+
+async def examine(settings: Settings, rule_set: RuleSet, aws: Boto3, resolver: Resolver) -> list[Finding]:
+    """Every check, run together; none takes longer than 20 seconds, none raises."""
+    checks = [_tried(f"{need.on} {need.name}" + (f" as {need.role}" if need.role else ""), _aws(aws, need)) for need in _once(needs(rule_set))]
+    checks.append(_tried("disk", _disk(settings)))
+    if settings.tls_cert is not None:
+        checks.append(_tried("certificate", _certificate(settings.tls_cert)))
+    checks += [_tried(f"MX of {domain}", _mx(resolver, domain, settings.hostname)) for domain in domains(rule_set)]
+    checks.append(_tried(f"address of {settings.hostname}", _address(resolver, settings.hostname)))
+    return list(await asyncio.gather(*checks))
+
+
+def domains(rule_set: RuleSet) -> list[str]:
+    """The domains that mail is received for: of the identities, else of the recipients."""
+    entries = rule_set.identities or [entry for rule in rule_set.rules if rule.Enabled for entry in rule.Recipients]
+    return list(dict.fromkeys(entry.rpartition("@")[2].lstrip(".") for entry in entries))
+
+
+LOOKS = {"bucket": "s3:ListBucket", "topic": "sns:GetTopicAttributes", "key": "kms:DescribeKey"}
+FORBIDDEN = ("403", "AccessDenied", "AuthorizationError")
+
+Check = Callable[[], Awaitable[str]]
+
+
+class Unwell(Exception):
+    """What is wrong, and what to do."""
+
+
+async def _tried(what: str, check: Check) -> Finding:
+    try:
+        return Finding(what, True, await asyncio.wait_for(check(), SECONDS))
+    except (Unwell, SinkFailure, OSError, ValueError) as error:
+        return Finding(what, False, str(error))
+    except TimeoutError:
+        return Finding(what, False, f"no answer within {SECONDS:.0f} s")
+
+
+def _once(wanted: list[Need]) -> list[Need]:
+    """One look at each thing, though it may need several permissions."""
+    return list({(need.role, need.on, need.name): need for need in reversed(wanted)}.values())[::-1]
+
+
+def _aws(aws: Boto3, need: Need) -> Check:
+    async def check() -> str:
+        try:
+            await aws.look(need.on, need.name, role=need.role or None)
+        except SinkDown as error:
+            if need.on in LOOKS and any(word in str(error) for word in FORBIDDEN):
+                return f"can not be seen ({error}): to look needs {LOOKS[need.on]}, to receive only {need.action}"
+            raise
+        return "is there, and ours to use"
+
+    return check
+
+
+def _disk(settings: Settings) -> Check:
+    async def check() -> str:
+        place = next(p for p in (settings.data, *settings.data.absolute().parents) if p.exists())
+        free = shutil.disk_usage(place).free
+        if free < RESERVE * settings.max_message_size:
+            raise Unwell(f"{free // 2**20} MB free at {place}; a spool needs {RESERVE} messages of INBOUND_MAX_MESSAGE_SIZE and room for an outage")
+        return f"{free // 2**20} MB free at {place}"
+
+    return check
+
+
+def _certificate(path: Path) -> Check:
+    async def check() -> str:
+        certificate = x509.load_pem_x509_certificate(await asyncio.to_thread(path.read_bytes))
+        left = certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
+        if left < SOON:
+            raise Unwell(f"{path} expires {certificate.not_valid_after_utc:%Y-%m-%d}; renew it")
+        return f"valid until {certificate.not_valid_after_utc:%Y-%m-%d}"
+
+    return check
+
+
+def _mx(resolver: Resolver, domain: str, hostname: str) -> Check:
+    async def check() -> str:
+        answer = await resolver.lookup(domain, "MX")
+        names = [name.rstrip(".").lower() for name in answer.values]
+        if not names:
+            raise Unwell(f"{answer.outcome}; publish: {domain}. IN MX 10 {hostname}.")
+        if hostname.lower() not in names:
+            raise Unwell(f"names {', '.join(names)}, not {hostname}; mail goes there")
+        return f"names {hostname}"
+
+    return check
+
+
+def _address(resolver: Resolver, hostname: str) -> Check:
+    async def check() -> str:
+        answers = [await resolver.lookup(hostname, rdtype) for rdtype in ("A", "AAAA")]
+        addresses = [value for answer in answers for value in answer.values]
+        if not addresses:
+            raise Unwell(f"{answers[0].outcome}; INBOUND_HOSTNAME is the public name that MX records name")
+        for address in addresses:
+            reverse = await resolver.lookup(_reverse(address), "PTR")
+            if hostname.lower() not in (name.rstrip(".").lower() for name in reverse.values):
+                raise Unwell(f"{address} has no PTR record that says {hostname}; bounces from it are distrusted")
+        return ", ".join(addresses)
+
+    return check
+
+
+def _reverse(address: str) -> str:
+
+
+    return ipaddress.ip_address(address).reverse_pointer
