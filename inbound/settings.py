@@ -11,15 +11,18 @@ import os
 import re
 import socket
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 _SUPERVISOR = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_SECRETS = frozenset(("smarthost",))  # settings whose value no error shows
 _SIZES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
 
@@ -91,6 +94,109 @@ def _networks(text: Any) -> Any:
         raise ValueError(f"{text!r} is not a comma list of IP networks (10.0.0.0/8, 2001:db8::/32)") from None
 
 
+@dataclass(frozen=True, slots=True)
+class SmtpServer:
+    """An SMTP server to send through. `tls` is `implicit`, or what STARTTLS is: `required`, `optional` or `off`.
+
+    Nothing that shows it shows the password.
+    """
+
+    host: str
+    port: int
+    tls: Literal["implicit", "required", "optional", "off"]
+    username: str = ""
+    password: str = field(default="", repr=False)
+
+    def __str__(self) -> str:
+        return str(Address(self.host, self.port))
+
+
+def smtp_server(text: Any) -> Any:
+    """`smtp://[USER:PASSWORD@]HOST[:PORT][?starttls=required|optional|off]` or `smtps://…`; user and password may be percent-encoded.
+
+    Without a port it is 25, for smtps 465. Without `starttls` it is required where there is a password, else optional. Raises ValueError, which
+    never tells what the text holds.
+    """
+    if not isinstance(text, str):
+        return text
+    try:
+        return _smtp_server(text.strip())
+    except ValueError as error:
+        raise ValueError(f"is not an SMTP URL (smtp://user:password@mail.example.com:587?starttls=required): {error}") from None
+
+
+def _smtp_server(text: str) -> SmtpServer:
+    if not re.fullmatch(r"[!-~]+", text):
+        raise ValueError("it holds a space or another character that a URL cannot hold; percent-encode it")
+    try:
+        url = urlsplit(text)
+    except ValueError:
+        raise ValueError("its brackets hold no IPv6 address") from None
+    if url.scheme not in ("smtp", "smtps"):
+        raise ValueError("it begins with neither smtp:// nor smtps://")
+    if url.path not in ("", "/") or url.fragment:
+        raise ValueError("there is more than a host, a port and ?starttls=; percent-encode '/', '?', '#' and '@' in the password")
+    username, password = unquote(url.username or ""), unquote(url.password or "")
+    if bool(username) != bool(password):
+        raise ValueError("user and password go together (user:password@host)")
+    host, port = _host_and_port(url)
+    return SmtpServer(host, port, _tls(url, has_login=bool(username)), username, password)
+
+
+def _host_and_port(url: SplitResult) -> tuple[str, int]:
+    host = url.hostname or ""
+    if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,253}", host):
+        raise ValueError("it names no host")
+    try:
+        port = url.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise ValueError("the port is not a number from 1 to 65535")
+    return host, port or (465 if url.scheme == "smtps" else 25)
+
+
+def _tls(url: SplitResult, *, has_login: bool) -> Literal["implicit", "required", "optional", "off"]:
+    query = parse_qsl(url.query, keep_blank_values=True)
+    if url.scheme == "smtps":
+        if query:
+            raise ValueError("smtps is encrypted from the start; it takes no ?starttls=")
+        return "implicit"
+    match query:
+        case []:
+            return "required" if has_login else "optional"
+        case [("starttls", ("required" | "optional" | "off") as told)]:
+            return told
+    raise ValueError("after '?' it takes starttls=required, starttls=optional or starttls=off")
+
+
+class Rate(NamedTuple):
+    """So many in so many seconds."""
+
+    number: int
+    seconds: float
+
+    def __str__(self) -> str:
+        unit = next((unit for unit, seconds in _UNITS.items() if seconds == self.seconds), f"{self.seconds:g}s")
+        return f"{self.number}/{unit}"
+
+
+def rate(text: Any) -> Any:
+    """`20/h`, `5/10m`. Raises ValueError."""
+    if not isinstance(text, str):
+        return text
+    match = re.fullmatch(r"([1-9][0-9]{0,8})/(([1-9][0-9]{0,8})?[smhd])", text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not so many in a time (20/h, 5/10m)")
+    return Rate(int(match[1]), duration(match[2] if match[3] else f"1{match[2]}"))
+
+
+def _dkim_name(text: str) -> str:
+    if not re.fullmatch(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(?:\.|$)){0,20}(?<!\.)", text):
+        raise ValueError(f"{text!r} is not a name in DNS (bounces, example.com)")
+    return text
+
+
 Duration = Annotated[float, BeforeValidator(duration)]
 Size = Annotated[int, BeforeValidator(size)]
 Network = IPv4Network | IPv6Network
@@ -125,6 +231,19 @@ class Settings(BaseSettings):
     min_data_rate: int = Field(500, ge=0, description="octets a second that DATA must bring on average once it has lasted a minute")
     trusted: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)] = Field(
         (), description="networks without per-client limits, a comma list; loopback always is")
+    bounce: Literal["session", "dsn"] = Field(
+        "session", description="`session`: where a bounce is all that the rules do for a recipient, it is the answer to RCPT; `dsn`: never")
+    smarthost: Annotated[SmtpServer | None, NoDecode, BeforeValidator(smtp_server)] = Field(
+        None, description="SMTP URL that bounces are sent through (`smtp://user:password@mail.example.com:587`, `smtps://…`); "
+        "`?starttls=` is `required` (default where there is a password), `optional` (default elsewhere) or `off`")
+    bounce_rate: Annotated[Rate, NoDecode, BeforeValidator(rate)] = Field(
+        Rate(1000, 3600.0), description="most bounces sent in a time; what is over is suppressed")
+    bounce_rate_per_sender: Annotated[Rate, NoDecode, BeforeValidator(rate)] = Field(
+        Rate(20, 3600.0), description="most bounces sent to one reverse-path in a time")
+    dkim_key: Path | None = Field(None, description="private key (PEM, RSA or Ed25519) that bounces are signed with")
+    dkim_selector: Annotated[str, AfterValidator(_dkim_name)] = Field(
+        "", description="its selector: the public key is the TXT record SELECTOR._domainkey.DOMAIN")
+    dkim_domain: Annotated[str, AfterValidator(_dkim_name)] = Field("", description="its domain: that of the Sender of your bounces")
     stop_scope: Literal["recipients", "message"] = Field(
         "recipients", description="what a Stop ends: the evaluation for the recipients its rule matched, or for the whole message")
     retry_for: Duration = Field(4 * 3600.0, ge=1, description="how long a failing action is retried, then the message is a dead letter")
@@ -140,6 +259,10 @@ class Settings(BaseSettings):
         if (self.tls_cert is None) != (self.tls_key is None):
             given, lacking = ("CERT", "KEY") if self.tls_key is None else ("KEY", "CERT")
             raise ValueError(f"INBOUND_TLS_{given} is set without INBOUND_TLS_{lacking}; they go together, set both or none")
+        dkim = {"INBOUND_DKIM_KEY": self.dkim_key, "INBOUND_DKIM_SELECTOR": self.dkim_selector, "INBOUND_DKIM_DOMAIN": self.dkim_domain}
+        if any(dkim.values()) and not all(dkim.values()):
+            lacking_names = " and ".join(name for name, value in dkim.items() if not value)
+            raise ValueError(f"{lacking_names} not set; {', '.join(dkim)} go together, set all or none")
         if self.retry_min > self.retry_max:
             raise ValueError(f"INBOUND_RETRY_MIN ({self.retry_min:g} s) is longer than INBOUND_RETRY_MAX ({self.retry_max:g} s)")
         return self
@@ -190,5 +313,5 @@ def _line(error: Mapping[str, Any]) -> str:
     if not error["loc"]:
         return message
     value = error.get("input")
-    shown = "" if repr(value) in message else f" (it is {value!r})"
+    shown = "" if repr(value) in message or error["loc"][0] in _SECRETS else f" (it is {value!r})"
     return f"INBOUND_{str(error['loc'][0]).upper()}: {message}{shown}"

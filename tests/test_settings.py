@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from inbound import settings
 from inbound.operate.cli import COMMANDS
-from inbound.settings import Address, Settings, SettingsError
+from inbound.settings import Address, Rate, Settings, SettingsError, SmtpServer
 
 README = Path(__file__).parents[1] / "README.md"
 UNITS = {"d": 86400, "h": 3600, "m": 60}
@@ -41,6 +41,10 @@ FROM_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
     "data_timeout": ("1.5m", 90.0),
     "min_data_rate": ("0", 0),
     "trusted": ("10.0.0.0/8, 2001:db8::/32", (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("2001:db8::/32"))),
+    "bounce": ("dsn", "dsn"),
+    "smarthost": ("smtp://me:p%40ss@mail.example.com:587", SmtpServer("mail.example.com", 587, "required", "me", "p@ss")),
+    "bounce_rate": ("5/10m", Rate(5, 600.0)),
+    "bounce_rate_per_sender": ("3/s", Rate(3, 1.0)),
     "stop_scope": ("message", "message"),
     "retry_for": ("2d", 2 * 86400.0),
     "retry_min": ("1s", 1.0),
@@ -51,6 +55,7 @@ FROM_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
     "log_level": ("warning", "warning"),
 }
 PAIRED = {"tls_cert": Path("chain.pem"), "tls_key": Path("key.pem")}
+SIGNING = {"dkim_key": Path("dkim.pem"), "dkim_selector": "s1._a", "dkim_domain": "example.com"}
 
 WRONG = [
     ("listen", "2525", "HOST:PORT"),
@@ -80,6 +85,10 @@ WRONG = [
     ("min_data_rate", "-1", "greater than or equal to 0"),
     ("trusted", "10.0.0.0/33", "comma list of IP networks (10.0.0.0/8, 2001:db8::/32)"),
     ("trusted", "localhost", "comma list of IP networks"),
+    ("bounce", "later", "'session' or 'dsn'"),
+    ("bounce_rate", "many", "so many in a time (20/h, 5/10m)"),
+    ("bounce_rate", "0/h", "so many in a time"),
+    ("bounce_rate_per_sender", "20", "so many in a time"),
     ("stop_scope", "rule", "'recipients' or 'message'"),
     ("retry_for", "inf", "time"),
     ("retry_for", "9" * 10, "time"),
@@ -104,7 +113,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_setting_is_covered_here() -> None:
-    assert {*FROM_THE_ENVIRONMENT, *PAIRED} == set(Settings.model_fields)
+    assert {*FROM_THE_ENVIRONMENT, *PAIRED, *SIGNING} == set(Settings.model_fields)
 
 
 @pytest.mark.parametrize("name", FROM_THE_ENVIRONMENT)
@@ -128,6 +137,68 @@ def test_certificate_and_key_come_together(monkeypatch: pytest.MonkeyPatch) -> N
 def test_one_of_certificate_and_key_is_not_enough(given: str, lacking: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable(given), "file.pem")
     assert refused() == f"{variable(given)} is set without {variable(lacking)}; they go together, set both or none"
+
+
+def test_key_selector_and_domain_come_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SIGNING.items():
+        monkeypatch.setenv(variable(name), str(value))
+    read = settings.read()
+    assert {name: getattr(read, name) for name in SIGNING} == SIGNING
+
+
+def test_a_part_of_key_selector_and_domain_is_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INBOUND_DKIM_KEY", "dkim.pem")
+    assert refused() == ("INBOUND_DKIM_SELECTOR and INBOUND_DKIM_DOMAIN not set; INBOUND_DKIM_KEY, INBOUND_DKIM_SELECTOR, INBOUND_DKIM_DOMAIN "
+                         "go together, set all or none")
+
+
+@pytest.mark.parametrize("text", ["exa mple.com", "example..com", "example.com.", "-a.example", "b\u00fccher.example"])
+def test_what_is_no_name_in_dns_is_neither_selector_nor_domain(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INBOUND_DKIM_DOMAIN", text)
+    assert refused() == f"INBOUND_DKIM_DOMAIN: {text!r} is not a name in DNS (bounces, example.com)"
+
+
+@pytest.mark.parametrize(("url", "server"), [
+    ("smtp://mail.example.com", SmtpServer("mail.example.com", 25, "optional")),
+    ("smtp://mail.example.com/?starttls=required", SmtpServer("mail.example.com", 25, "required")),
+    ("smtp://me:secret@mail.example.com?starttls=optional", SmtpServer("mail.example.com", 25, "optional", "me", "secret")),
+    ("smtp://me:secret@127.0.0.1:2525?starttls=off", SmtpServer("127.0.0.1", 2525, "off", "me", "secret")),
+    ("smtps://me%40example.com:%2F%3A%20@[::1]", SmtpServer("::1", 465, "implicit", "me@example.com", "/: ")),
+])
+def test_a_smarthost_is_an_smtp_url(url: str, server: SmtpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INBOUND_SMARTHOST", url)
+    read = settings.read()
+    assert read.smarthost == server
+    assert "secret" not in f"{read!r}{read.smarthost}"
+
+
+@pytest.mark.parametrize(("url", "expected"), [
+    ("mail.example.com:587", "neither smtp:// nor smtps://"),
+    ("http://mail.example.com", "neither smtp:// nor smtps://"),
+    ("smtp://", "no host"),
+    ("smtp://me:secret@:25", "no host"),
+    ("smtp://mail.example.com:0", "the port"),
+    ("smtp://mail.example.com:65536", "the port"),
+    ("smtp://me:secret@mail.example.com:x", "the port"),
+    ("smtp://[::1:25", "no IPv6 address"),
+    ("smtp://me@mail.example.com", "user and password go together"),
+    ("smtp://:secret@mail.example.com", "user and password go together"),
+    ("smtp://me:sec/ret@mail.example.com", "percent-encode"),
+    ("smtp://me:sec#ret@mail.example.com", "percent-encode"),
+    ("smtp://me:sec?ret@mail.example.com", "no host"),
+    ("smtp://me:sec ret@mail.example.com", "percent-encode"),
+    ("smtp://mail.example.com/inbox", "more than a host"),
+    ("smtp://mail.example.com?starttls=maybe", "starttls=required, starttls=optional or starttls=off"),
+    ("smtp://mail.example.com?tls=off", "starttls=required, starttls=optional or starttls=off"),
+    ("smtps://mail.example.com?starttls=off", "encrypted from the start"),
+])
+def test_a_wrong_smarthost_is_one_line_that_does_not_tell_the_password(url: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INBOUND_SMARTHOST", url)
+    line = refused()
+    assert line.startswith("INBOUND_SMARTHOST: is not an SMTP URL (smtp://user:password@mail.example.com:587?starttls=required): ")
+    assert expected in line
+    assert len(line.splitlines()) == 1
+    assert not {"secret", "sec", "ret@"} & set(re.split(r"[^a-z@]", line))
 
 
 def test_waits_that_contradict_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +291,7 @@ def default(name: str) -> Any:
 def default_text(name: str) -> str:
     """A setting's default as one would write it into the environment; empty when the default is to have none."""
     value = default(name)
-    if isinstance(value, Address):
+    if isinstance(value, Address | Rate):
         return str(value)
     if isinstance(value, tuple):
         return ",".join(str(part) for part in value)
