@@ -57,19 +57,18 @@ def _spf(envelope: Envelope, said: Authentication) -> str:
     peer = envelope.peer
     sender = envelope.reverse_path or f"postmaster@{envelope.helo}"  # the identity that SPF judges for the null reverse-path (RFC 7208 §2.4)
     pairs = (("client-ip", peer.address), ("envelope-from", sender), ("helo", peer.reverse_name or peer.address))
-    explanation = _plain(said.explanation, _UNFIT_IN_COMMENT)
-    return f"(spfCheck: {explanation}) " + " ".join(f"{name}={_plain(value, _UNFIT)};" for name, value in pairs)
+    return f"(spfCheck: {plain(said.explanation)}) " + " ".join(f"{name}={plain(value, _UNFIT) or 'unknown'};" for name, value in pairs)
 
 
 def _domain(property_: str, domain: str) -> str:
-    return property_ + _plain(domain, _UNFIT) if domain else ""
+    return property_ + plain(domain, _UNFIT) if domain else ""
 
 
-def _plain(text: str, unfit: re.Pattern[str]) -> str:
+def plain(text: str, unfit: re.Pattern[str] = _UNFIT_IN_COMMENT) -> str:
     """The text without what ends a value, a comment or a field, without encoded words, and without anything that reads as a result."""
     safe = unfit.sub("?", text)
     safe = _ENCODED_WORD.sub(lambda found: "?" * len(found[0]), safe)
-    return _RESULT.sub(r"\1?", safe) or "unknown"
+    return _RESULT.sub(r"\1?", safe)
 
 
 def _within_lines(name: str, value: str) -> str:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from inbound.accept.envelope import Envelope
 from inbound.accept.spool import Content
-from inbound.assess.verdicts import Verdict
+from inbound.assess.verdicts import Assessment, Verdict
 
 _PIECE = 65_536
 _INLINE = 262_144  # octets; more lies in a file, which is read in a thread
@@ -32,6 +32,16 @@ class Scanner(Protocol):
     async def close(self) -> None:
         """Give connections back."""
         ...
+
+
+class Unscanned(Exception):
+    """The message waits for `scanner`, by the scanner's name, because of `cause`. `assessment` holds the verdicts formed so far."""
+
+    def __init__(self, assessment: Assessment, scanner: str, cause: Exception) -> None:
+        super().__init__(f"{scanner}: {cause}")
+        self.assessment = assessment
+        self.scanner = scanner
+        self.cause = cause
 
 
 async def pieces(content: Content) -> AsyncIterator[bytes]:

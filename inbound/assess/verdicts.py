@@ -44,7 +44,8 @@ class Assessment:
     """All verdicts on one message. `spam` and `virus` hold where a rule has ScanEnabled; elsewhere they are DISABLED.
 
     `dmarc_policy` is the published policy that applied, only when `dmarc` is FAIL. `authentication` is None where nothing was judged.
-    `unscanned` names the verdicts (`spam`, `virus`) whose scanner could not be asked, and is to be asked again.
+    `client_name` is the name that DNS gives the client, empty where there is none that leads back to it. `unscanned` names the verdicts
+    (`spam`, `virus`) whose scanner could not be asked, and is to be asked again.
     """
 
     spf: Verdict = NOT_JUDGED
@@ -54,6 +55,7 @@ class Assessment:
     virus: Verdict = NOT_JUDGED
     dmarc_policy: str = ""
     authentication: Authentication | None = None
+    client_name: str = ""
     unscanned: tuple[str, ...] = ()
 
     def verdicts(self) -> dict[str, Verdict]:
@@ -70,7 +72,7 @@ class Assessment:
         data = json.loads(text)
         known: dict[str, Any] = {name: Verdict(Status(data[name]["status"]), data[name]["reason"]) for name in VERDICTS}
         return cls(**known, dmarc_policy=data.get("dmarc_policy", ""), authentication=_authentication(data.get("authentication")),
-                   unscanned=tuple(data.get("unscanned", ())))
+                   client_name=data.get("client_name", ""), unscanned=tuple(data.get("unscanned", ())))
 
 
 VERDICTS = tuple(field.name for field in fields(Assessment) if field.default is NOT_JUDGED)

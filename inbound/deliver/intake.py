@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 from inbound.accept import reply
 from inbound.accept.envelope import Envelope
-from inbound.accept.reply import Reply
-from inbound.accept.spool import Draft, Spool
+from inbound.accept.reply import Refusal, Reply
+from inbound.accept.spool import Draft, Spool, SpoolError
+from inbound.assess.refusal import refusal
+from inbound.assess.scanning import Unscanned
 from inbound.decide.engine import Acceptance, acceptance
 from inbound.decide.rules import RuleSet
 from inbound.deliver.worker import Worker
@@ -19,6 +23,17 @@ _ANSWERS = {
     Acceptance.NO_RULE: reply.NO_SUCH_RECIPIENT,
     Acceptance.TLS_REQUIRED: reply.NEED_TLS,
 }
+
+
+SCANNED = frozenset({"virus", "spam"})
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """The verdicts whose FAIL is refused before a message is accepted, and the seconds that they have to be formed."""
+
+    verdicts: Collection[str] = ()
+    seconds: float = 20.0
 
 
 class PinnedRules:
@@ -51,12 +66,14 @@ class PinnedRules:
 class SpoolIntake:
     """Pins the current rule set, keeps messages in the spool, gives them to the worker."""
 
-    def __init__(self, spool: Spool, worker: Worker, rules: Callable[[], RuleSet], log: Log, *, tls_works: bool) -> None:
+    def __init__(self, spool: Spool, worker: Worker, rules: Callable[[], RuleSet], log: Log, *, tls_works: bool,
+                 rejection: Rejection = Rejection()) -> None:
         self._spool = spool
         self._worker = worker
         self._rules = rules
         self._log = log
         self._tls_works = tls_works
+        self._rejection = rejection
         self._pinned: PinnedRules | None = None
         self.draft: Callable[[str], Draft] = spool.draft
 
@@ -72,9 +89,33 @@ class SpoolIntake:
         return None
 
     async def accept(self, envelope: Envelope, draft: Draft) -> None:
-        """Durable when this returns; the worker has it, from memory or, when that is short, from the spool."""
-        entry = await self._spool.put(envelope, draft, held=self._worker.has_room)
+        """Durable when this returns; the worker has it, from memory or, when that is short, from the spool.
+
+        Raises Refusal for a verdict that INBOUND_REJECT names, before anything is kept.
+        """
+        assessment = await self._judged(envelope, draft) if self._rejection.verdicts else ""
+        entry = await self._spool.put(envelope, draft, held=self._worker.has_room, assessment=assessment)
         self._log.info(Event.MESSAGE_RECEIVED, id=entry.id, client=envelope.peer.address, helo=envelope.helo, sender=envelope.reverse_path,
                        recipients=envelope.forward_paths, size=entry.size, revision=envelope.revision)
         if entry.state == "active":
             self._worker.take(entry)
+
+    async def _judged(self, envelope: Envelope, draft: Draft) -> str:
+        """The assessment for the spool; empty when it cannot be formed in time: then the worker judges. Raises Refusal, SpoolError."""
+        scan = not SCANNED.isdisjoint(self._rejection.verdicts)
+        try:
+            async with asyncio.timeout(self._rejection.seconds):
+                found = await self._worker.assess(envelope, await draft.content(), scan=scan)
+        except TimeoutError:
+            return ""
+        except Unscanned as waits:
+            found = waits.assessment
+        except SpoolError:
+            raise
+        except Exception as error:
+            self._log.exception(Event.WORKER_FAILED, id=envelope.message_id, error=repr(error))
+            return ""
+        answer = refusal(found, self._rejection.verdicts)
+        if answer is not None:
+            raise Refusal(answer)
+        return found.to_json()

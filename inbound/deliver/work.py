@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from inbound.accept.envelope import Envelope
 from inbound.accept.spool import Content
@@ -32,6 +32,7 @@ class Work:
     def __init__(self, envelope: Envelope, assessment: Assessment, identity: Identity, *, clock: Callable[[], float]) -> None:
         self.envelope = envelope
         self.assessment = assessment
+        self.judged(assessment)
         self._identity = identity
         self._clock = clock
         self._content: Content | None = None
@@ -48,6 +49,12 @@ class Work:
     def is_open(self) -> bool:
         """Is the content at hand?"""
         return self._content is not None
+
+    def judged(self, assessment: Assessment) -> None:
+        """Take the verdicts, and the name that DNS gives the client."""
+        self.assessment = assessment
+        if assessment.client_name and not self.envelope.peer.reverse_name:
+            self.envelope = replace(self.envelope, peer=replace(self.envelope.peer, reverse_name=assessment.client_name))
 
     async def open(self, content: Content) -> None:
         """Take the content and read the header. A header block too large for the event loop is read in a thread."""

@@ -10,11 +10,13 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from inbound.accept.envelope import Envelope
 from inbound.accept.spool import Content, Entry, Outcome, Spool, SpoolError, State, StepRecord, Update
+from inbound.assess.scanning import Unscanned
 from inbound.assess.verdicts import Assessment
 from inbound.decide.engine import Disposition, Flow, Mail, Step, StopScope, evaluate, scan_wanted
 from inbound.decide.rules import RuleSet
@@ -28,8 +30,17 @@ from inbound.deliver.sinks import MessageFailed, MessageRefused, SinkBusy, SinkC
 from inbound.deliver.work import Identity, Work
 from inbound.log import Event, Log
 
-Assess = Callable[[Envelope, Content, bool], Awaitable[Assessment]]
-"""Forms the verdicts; the flag tells whether spam and viruses shall be looked for. Never raises for what a message holds."""
+
+class Assess(Protocol):
+    """Forms the verdicts."""
+
+    async def __call__(self, envelope: Envelope, content: Content, *, scan: bool, earlier: Assessment | None = None) -> Assessment:
+        """`scan`: spam and viruses shall be looked for. `earlier` is what was formed before a scanner was out of reach.
+
+        Raises Unscanned for a message that waits for a scanner, and nothing else, whatever the message holds.
+        """
+        ...
+
 
 ACTION = "action"
 TOPIC = "topic"
@@ -182,17 +193,45 @@ class Worker:
         """Drive the engine to its end. Raises StepStopped when the message has to wait or is dead."""
         rule_set = await self._rule_set(entry.envelope.revision)
         work = self._begin(entry)
-        mail = Mail(entry.envelope.forward_paths, entry.envelope.tls is not None, self._terms.stop_scope)
-        if self._assess and not entry.assessment:
-            await self._open(work, entry)
-            work.assessment = await self._assess(entry.envelope, await self._spool.content(entry.id), scan_wanted(rule_set, mail))
-            record.assessment = work.assessment.to_json()
+        mail = self._mail(entry.envelope)
+        if not entry.assessment or work.assessment.unscanned:
+            await self._judge(work, entry, record, scan=scan_wanted(rule_set, mail))
         engine = evaluate(rule_set, mail)
         disposition = await self._steps(engine, entry, work, record)
         return Update(
             steps=record.pending, state=State.DONE, finished=self._clock(), disposition=disposition, error="", sink="",
             drop_content=not self._terms.keep_content,
         )
+
+    def _mail(self, envelope: Envelope) -> Mail:
+        return Mail(envelope.forward_paths, envelope.tls is not None, self._terms.stop_scope)
+
+    async def assess(self, envelope: Envelope, content: Content, *, scan: bool) -> Assessment:
+        """The verdicts on a message that is not accepted yet; `scan` it in any case, or only if a rule wants it. Raises Unscanned."""
+        if self._assess is None:
+            return Assessment()
+        wanted = scan or scan_wanted(await self._rule_set(envelope.revision), self._mail(envelope))
+        return await self._assess(envelope, content, scan=wanted)
+
+    async def _judge(self, work: Work, entry: Entry, record: Record, *, scan: bool) -> None:
+        """Form the verdicts; they are recorded with the first step. Raises StepStopped when the message waits for a scanner."""
+        if self._assess is None:
+            return
+        await self._open(work, entry)
+        earlier = work.assessment if entry.assessment else None
+        try:
+            found = await self._assess(entry.envelope, await self._spool.content(entry.id), scan=scan, earlier=earlier)
+        except Unscanned as waits:
+            record.assessment = waits.assessment.to_json()
+            raise StepStopped(self._unscanned(entry, waits, record)) from waits
+        work.judged(found)
+        record.assessment = found.to_json()
+
+    def _unscanned(self, entry: Entry, waits: Unscanned, record: Record) -> Update:
+        """A message waits for a scanner as it would for a sink."""
+        if isinstance(waits.cause, SinkClosed | SinkBusy):
+            return self._parked(entry, waits.scanner, waits.cause, record)
+        return self._later(entry, f"{waits.scanner}: {waits.cause}", sink=waits.scanner, record=record)
 
     async def _open(self, work: Work, entry: Entry) -> None:
         if not work.is_open:
