@@ -139,8 +139,9 @@ def _smtp_server(text: str) -> SmtpServer:
     username, password = unquote(url.username or ""), unquote(url.password or "")
     if bool(username) != bool(password):
         raise ValueError("user and password go together (user:password@host)")
+    tls = _tls(url, has_login=bool(username))
     host, port = _host_and_port(url)
-    return SmtpServer(host, port, _tls(url, has_login=bool(username)), username, password)
+    return SmtpServer(host, port, tls, username, password)
 
 
 def _host_and_port(url: SplitResult) -> tuple[str, int]:

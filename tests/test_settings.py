@@ -185,7 +185,7 @@ def test_a_smarthost_is_an_smtp_url(url: str, server: SmtpServer, monkeypatch: p
     ("smtp://:secret@mail.example.com", "user and password go together"),
     ("smtp://me:sec/ret@mail.example.com", "percent-encode"),
     ("smtp://me:sec#ret@mail.example.com", "percent-encode"),
-    ("smtp://me:sec?ret@mail.example.com", "no host"),
+    ("smtp://me:sec?ret@mail.example.com", "after '?' it takes"),
     ("smtp://me:sec ret@mail.example.com", "percent-encode"),
     ("smtp://mail.example.com/inbox", "more than a host"),
     ("smtp://mail.example.com?starttls=maybe", "starttls=required, starttls=optional or starttls=off"),
