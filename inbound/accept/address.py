@@ -1,5 +1,6 @@
 """RFC 5321 §4.1.2 paths, HELO names and ESMTP parameters, from octets. Nothing that breaks the grammar reaches logs, headers or keys.
 
+With `utf8`, RFC 6531 §3.3 widens the grammar by what is printable beyond ASCII; limits count octets all the same.
 Lenient where the real world is and nothing is at risk: no brackets around a plain address, consecutive dots in a local-part,
 underscores in host names.
 """
@@ -15,64 +16,85 @@ LOCAL_PART_LIMIT = 64  # RFC 5321 §4.5.3.1.1
 DOMAIN_LIMIT = 255  # §4.5.3.1.2
 PATH_LIMIT = 256  # §4.5.3.1.3
 
-_ATOM = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+"
-_QUOTED = rb'"(?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\[\x20-\x7e])*"'
-_LABEL = rb"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
-_DOMAIN = rb"(?:" + _LABEL + rb"(?:\." + _LABEL + rb")*|\[[0-9A-Za-z:.]{1,60}\])"
-_ROUTE = rb"(?:@" + _DOMAIN + rb"(?:,@" + _DOMAIN + rb")*:)?"
-_PATH = re.compile(
-    rb"[ \t]*(?:<" + _ROUTE + rb"(?:(" + _ATOM + rb"|" + _QUOTED + rb")@(" + _DOMAIN + rb"))?>|(" + _ATOM + rb")@(" + _DOMAIN + rb"))(?:[ \t]+(.*))?"
-)
+
+def _grammar(beyond: bytes, label_limit: bytes) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
+    """A path with its parameters, and an atom; `beyond` are the octets of characters beyond ASCII, in a character class."""
+    atom = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~." + beyond + rb"-]+"
+    quoted = rb'"(?:[\x20-\x21\x23-\x5b\x5d-\x7e' + beyond + rb']|\\[\x20-\x7e])*"'
+    end = rb"[A-Za-z0-9_" + beyond + rb"]"
+    label = end + rb"(?:[A-Za-z0-9_" + beyond + rb"-]{0," + label_limit + rb"}" + end + rb")?"
+    domain = rb"(?:" + label + rb"(?:\." + label + rb")*|\[[0-9A-Za-z:.]{1,60}\])"
+    route = rb"(?:@" + domain + rb"(?:,@" + domain + rb")*:)?"
+    mailbox = rb"(" + atom + rb"|" + quoted + rb")@(" + domain + rb")"
+    bare = rb"(" + atom + rb")@(" + domain + rb")"
+    return re.compile(rb"[ \t]*(?:<" + route + rb"(?:" + mailbox + rb")?>|" + bare + rb")(?:[ \t]+(.*))?"), re.compile(atom)
+
+
+_PATH, _ATOM = _grammar(b"", b"61")
+_UTF8_PATH, _UTF8_ATOM = _grammar(rb"\x80-\xff", b"250")  # a label of 63 octets in A-label form may have four times as many
 _POSTMASTER = re.compile(rb"[ \t]*<(postmaster)>(?:[ \t]+(.*))?", re.IGNORECASE)
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([\x21-\x3c\x3e-\x7e]+))?")
 _HELO = re.compile(rb"[\x21-\x7e]{1,255}")
+_UTF8_HELO = re.compile(rb"[\x21-\x7e\x80-\xff]{1,255}")
+_JOINERS = "\u200c\u200d"  # not printable, and yet part of words in some scripts (RFC 5892 appendix A)
 
 Parameters = dict[str, str]
 
 
-def helo_name(argument: bytes) -> str | None:
-    """The client's name for itself, the first word of the argument; None when it is not printable ASCII. Not otherwise judged."""
+def helo_name(argument: bytes, *, utf8: bool = False) -> str | None:
+    """The client's name for itself, the first word of the argument; None when it is not printable. Not otherwise judged."""
     name = argument.split(None, 1)[0] if argument.strip() else b""
-    return name.decode("ascii") if _HELO.fullmatch(name) else None
+    return _text(name) if (_UTF8_HELO if utf8 else _HELO).fullmatch(name) else None
 
 
-def reverse_path(argument: bytes) -> tuple[str, Parameters]:
+def reverse_path(argument: bytes, *, utf8: bool = False) -> tuple[str, Parameters]:
     """(address, parameters) of `FROM:<path> parameters`; the null reverse-path is an empty address. Raises Refusal."""
-    return _path(argument, b"FROM:", BAD_SENDER)
+    return _path(argument, b"FROM:", BAD_SENDER, utf8=utf8)
 
 
-def forward_path(argument: bytes) -> tuple[str, Parameters]:
+def forward_path(argument: bytes, *, utf8: bool = False) -> tuple[str, Parameters]:
     """(address, parameters) of `TO:<path> parameters`; `postmaster` has no domain (RFC 5321 §4.5.1). Raises Refusal."""
     if argument[:3].upper() == b"TO:" and (match := _POSTMASTER.fullmatch(argument, 3)):
         return match[1].decode("ascii"), _parameters(match[2] or b"")
-    address, parameters = _path(argument, b"TO:", BAD_RECIPIENT)
+    address, parameters = _path(argument, b"TO:", BAD_RECIPIENT, utf8=utf8)
     if not address:
         raise Refusal(BAD_RECIPIENT)
     return address, parameters
 
 
-def _path(argument: bytes, keyword: bytes, bad: Reply) -> tuple[str, Parameters]:
+def _path(argument: bytes, keyword: bytes, bad: Reply, *, utf8: bool) -> tuple[str, Parameters]:
     if argument[: len(keyword)].upper() != keyword:
         raise Refusal(bad)
-    match = _PATH.fullmatch(argument, len(keyword))
+    path, atom = (_PATH, _ATOM) if argument.isascii() or not utf8 else (_UTF8_PATH, _UTF8_ATOM)
+    match = path.fullmatch(argument, len(keyword))
     if match is None:
-        raise Refusal(bad if argument.isascii() else NOT_ASCII)
+        raise Refusal(bad if utf8 or argument.isascii() else NOT_ASCII)
     local = match[1] or match[3] or b""
     domain = match[2] or match[4] or b""
     if len(local) > LOCAL_PART_LIMIT or len(domain) > DOMAIN_LIMIT or len(local) + len(domain) + 3 > PATH_LIMIT:
         raise Refusal(bad)
     if domain.startswith(b"[") and not _is_literal(domain[1:-1].decode("ascii")):
         raise Refusal(bad)
-    address = f"{_unquoted(local)}@{domain.decode('ascii')}" if domain else ""
-    return address, _parameters(match[5] or b"")
+    parts = _text(_unquoted(local, atom)), _text(domain)
+    if None in parts:
+        raise Refusal(bad)
+    return f"{parts[0]}@{parts[1]}" if domain else "", _parameters(match[5] or b"")
 
 
-def _unquoted(local: bytes) -> str:
-    text = local.decode("ascii")
-    if not text.startswith('"'):
-        return text
-    plain = re.sub(r"\\(.)", r"\1", text[1:-1])
-    return plain if re.fullmatch(_ATOM.decode("ascii"), plain) else text
+def _text(octets: bytes) -> str | None:
+    """The octets as text; None when they are not UTF-8, or hold what cannot be seen."""
+    try:
+        text = octets.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return text if text.isascii() or all(character.isprintable() or character in _JOINERS for character in text) else None
+
+
+def _unquoted(local: bytes, atom: re.Pattern[bytes]) -> bytes:
+    if not local.startswith(b'"'):
+        return local
+    plain = re.sub(rb"\\(.)", rb"\1", local[1:-1])
+    return plain if atom.fullmatch(plain) else local
 
 
 def _is_literal(text: str) -> bool:

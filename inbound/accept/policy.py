@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import Protocol
@@ -16,7 +16,7 @@ from inbound.accept import reply
 from inbound.accept.reply import Refusal, Reply, TemporaryFailure
 
 Network = IPv4Network | IPv6Network
-_LOOPBACK: tuple[Network, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
+LOOPBACK: tuple[Network, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
 _SIZE = re.compile(r"[0-9]{1,20}", re.ASCII)
 
 
@@ -34,6 +34,14 @@ class Limits:
     data_timeout: float = 180.0
     min_data_rate: int = 500
     trusted: Sequence[Network] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Whose word on who the client is we take: `proxies` begin every connection with a PROXY header, `front_ends` may send XCLIENT."""
+
+    proxies: Sequence[Network] = field(default=())
+    front_ends: Sequence[Network] = field(default=())
 
 
 class Pinned(Protocol):
@@ -69,10 +77,15 @@ def client_key(address: str) -> str:
     return str(ipaddress.IPv6Network((address, 64), strict=False))
 
 
+def is_in(address: str, networks: Iterable[Network]) -> bool:
+    """Is the address in one of the networks?"""
+    ip = ipaddress.ip_address(address)
+    return any(ip in network for network in networks)
+
+
 def is_exempt(address: str, limits: Limits) -> bool:
     """Loopback and trusted networks have no per-client limits."""
-    ip = ipaddress.ip_address(address)
-    return any(ip in network for network in (*_LOOPBACK, *limits.trusted))
+    return is_in(address, (*LOOPBACK, *limits.trusted))
 
 
 def connection(address: str, pinned: Pinned, limits: Limits, *, connections: int, of_client: int) -> Reply | None:
@@ -86,15 +99,17 @@ def connection(address: str, pinned: Pinned, limits: Limits, *, connections: int
     return None
 
 
-def mail_parameters(parameters: Mapping[str, str], limits: Limits, *, esmtp: bool) -> str:
-    """Check MAIL's parameters (RFC 1870, RFC 6152); the BODY value. Raises Refusal."""
+def mail_parameters(parameters: Mapping[str, str], limits: Limits, *, esmtp: bool, smtputf8: bool = False) -> str:
+    """Check MAIL's parameters (RFC 1870, RFC 6152; RFC 6531 where `smtputf8` is offered); the BODY value. Raises Refusal."""
     if not parameters:
         return "7BIT"
     if not esmtp:
         raise Refusal(reply.UNKNOWN_PARAMETER)
     for name in parameters:
-        if name not in ("SIZE", "BODY"):
+        if name not in ("SIZE", "BODY") and not (smtputf8 and name == "SMTPUTF8"):
             raise Refusal(reply.UNKNOWN_PARAMETER)
+    if parameters.get("SMTPUTF8"):
+        raise Refusal(reply.BAD_PARAMETER)
     if "SIZE" in parameters:
         size = parameters["SIZE"]
         if not _SIZE.fullmatch(size):
