@@ -41,7 +41,8 @@ def records(domain: str, hostname: str, *, certificate: bytes | None = None, pol
         found += [
             Record(f"_mta-sts.{domain}", "TXT", f"v=STSv1; id={policy_id}",
                    f"senders read the policy below at https://mta-sts.{domain}/.well-known/mta-sts.txt"),
-            Record(f"_25._tcp.{hostname}", "TLSA", f"3 1 1 {fingerprint(certificate)}", "DANE: this very key; only where the zone is signed (DNSSEC), "
+            Record(f"_25._tcp.{hostname}", "TLSA", f"3 1 1 {fingerprint(certificate)}",
+                   "DANE: this very key; only where the zone is signed (DNSSEC), "
                    "and to be changed with the key"),
         ]
     return found

@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager
 
 from inbound import log
 from inbound.accept.spool import SpoolError
-from inbound.decide.load import RulesError
+from inbound.decide.load import RulesError, RulesUnreadableError
 from inbound.operate.api import serve_http
 from inbound.operate.cli import complain, fail
 from inbound.operate.systemd import Notifier, inherited
@@ -39,6 +39,8 @@ def run(settings: Settings, around: Around | None = None, started: Callable[[Ser
     try:
         with event_loop_runner() as runner:
             runner.run(_run(settings, around or functools.partial(plain, given), started, Notifier(given)))
+    except RulesUnreadableError as error:
+        fail(str(error))
     except RulesError as error:
         complain(str(error), 1)
     except (SettingsError, SpoolError) as error:

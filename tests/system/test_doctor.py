@@ -40,7 +40,8 @@ def test_the_doctor_says_what_is_there_and_what_is_not(tmp_path: Path) -> None:
         endpoint = dev.ready()["aws"]
         (tmp_path / "more.yaml").write_text(RULES + MISSING)
         # a DNS server that does not answer: nobody listens there
-        done = inbound(tmp_path, "doctor", "more.yaml", "--json", AWS_ENDPOINT_URL=endpoint, INBOUND_HOSTNAME="mx.example.com", INBOUND_DNS="127.0.0.1:9")
+        done = inbound(tmp_path, "doctor", "more.yaml", "--json", AWS_ENDPOINT_URL=endpoint, INBOUND_HOSTNAME="mx.example.com",
+                       INBOUND_DNS="127.0.0.1:9")
     finally:
         dev.stop()
     assert done.returncode == 1, done.stderr

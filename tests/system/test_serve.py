@@ -196,6 +196,29 @@ async def test_a_dropped_message_is_gone(sink: Sink, tmp_path: Path) -> None:
     assert json.loads((await command(serve, "queue", "list", "--json")).stdout)["entries"] == []
 
 
+async def test_dead_letters_are_chosen_by_error_and_judged_anew_by_current_rules(sink: Sink, tmp_path: Path) -> None:
+    serve = Serve(tmp_path, RULES, sink.endpoint, **QUICK)
+    await serve.start()
+    sink.fails = 403
+    stored, published = await send(serve, "stored@example.com"), await send(serve, "published@example.com")
+    for message_id in (stored, published):
+        await serve.until(lambda e, m=message_id: e["event"] == "message.dead" and e["id"] == m)
+    listed = json.loads((await command(serve, "queue", "list", "--sink", "s3:mail", "--json")).stdout)
+    assert [entry["id"] for entry in listed["entries"]] == [stored]
+    assert json.loads((await command(serve, "queue", "list", "--older", "1h", "--json")).stdout)["entries"] == []
+    assert len(json.loads((await command(serve, "queue", "list", "--newer", "1h", "--error", "TOLD to", "--json")).stdout)["entries"]) == 2
+    sink.fails = 0
+    serve.rules.write_text(RULES.replace("BucketName: mail", "BucketName: other"))
+    await serve.until(lambda e: e["event"] == "rules.loaded" and e is not serve.events[0])
+    assert (await command(serve, "queue", "retry", "--error", "s3:mail", "--current-rules")).stdout == f"{stored} will be tried again\n"
+    await sink.until(lambda: f"other/{stored}" in sink.objects)
+    assert f"mail/{stored}" not in sink.objects
+    assert (await command(serve, "queue", "retry", "--all")).stdout == f"{published} will be tried again\n"
+    await sink.until(lambda: len(sink.published) == 1)
+    assert (await command(serve, "queue", "retry")).returncode == 2
+    await serve.kill(signal.SIGTERM)
+
+
 async def test_queue_without_a_spool_or_with_an_unknown_id_says_so_in_one_line(tmp_path: Path) -> None:
     serve = Serve(tmp_path, RULES, "http://127.0.0.1:9")
     done = await command(serve, "queue", "list")

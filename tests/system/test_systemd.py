@@ -35,7 +35,8 @@ def test_the_units_are_valid(units: list[str]) -> None:
 
 
 def test_the_service_is_confined(units: list[str]) -> None:
-    done = subprocess.run([needs("systemd-analyze"), "security", "--offline=true", "--no-pager", units[0]], capture_output=True, text=True, check=False)
+    command = [needs("systemd-analyze"), "security", "--offline=true", "--no-pager", units[0]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     exposure = re.search(r"Overall exposure level for inbound.service: ([0-9.]+)", done.stdout)
     assert exposure, done.stdout + done.stderr
     assert float(exposure[1]) < 2
@@ -83,8 +84,8 @@ async def test_sockets_of_systemd_are_taken_over_and_win_over_listen(tmp_path: P
         serve = Serve(tmp_path, RULES, sink.endpoint)
         kept = [f"--setenv={name}" for name in serve.environment if name.startswith(("INBOUND_", "AWS_", "NO_PROXY", "PYTHON", "PATH"))]
         process = await asyncio.create_subprocess_exec(
-            activate, "-l", f"127.0.0.1:{port}", "--fdname=smtp", *kept, sys.executable, "-m", "inbound", "serve", env=serve.environment, cwd=tmp_path,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
+            activate, "-l", f"127.0.0.1:{port}", "--fdname=smtp", *kept, sys.executable, "-m", "inbound", "serve",
+            env=serve.environment, cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
         try:
             assert process.stderr is not None
             await process.stderr.readline()  # it listens

@@ -237,8 +237,11 @@ class Spool(Protocol):
         """Make up to `limit` entries that wait for `sink` due at `now`, oldest first; how many."""
         ...
 
-    async def retry(self, entry_ids: Collection[str], now: float) -> list[str]:
-        """Make DEAD and DEFERRED entries due at `now`, a dead letter with `since` now and no attempts; the ids it did this to."""
+    async def retry(self, entry_ids: Collection[str], now: float, *, revision: str | None = None) -> list[str]:
+        """Make DEAD and DEFERRED entries due at `now`, a dead letter with `since` now and no attempts; the ids it did this to.
+
+        With `revision`, one that `keep_revision` stored, they are judged anew by it, and what was recorded of their steps is forgotten.
+        """
         ...
 
     async def drop(self, entry_ids: Collection[str]) -> list[str]:

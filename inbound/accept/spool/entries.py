@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from inbound.accept.envelope import Envelope
@@ -227,8 +228,8 @@ def release(connection: Connection, sink: str, now: float, limit: int) -> int:
     return len(rows)
 
 
-def retry(connection: Connection, entry_ids: Iterable[str], now: float) -> list[str]:
-    """Make DEAD and DEFERRED entries due at `now`; the ids it did this to."""
+def retry(connection: Connection, entry_ids: Iterable[str], now: float, revision: str | None = None) -> list[str]:
+    """Make DEAD and DEFERRED entries due at `now`, to be judged anew by `revision` if it is given; the ids it did this to."""
     done = []
     for entry_id in entry_ids:
         dead = connection.execute(
@@ -241,7 +242,16 @@ def retry(connection: Connection, entry_ids: Iterable[str], now: float) -> list[
         )
         if deferred:
             done.append(entry_id)
+            if revision is not None:
+                _judge_anew(connection, entry_id, revision)
     return done
+
+
+def _judge_anew(connection: Connection, entry_id: str, revision: str) -> None:
+    number, text = connection.execute("SELECT number, envelope FROM entry WHERE id = ?", (entry_id,)).fetchone()
+    envelope = replace(Envelope.from_json(json.loads(text)), revision=revision)
+    connection.execute("UPDATE entry SET envelope = ?, revision = ? WHERE number = ?", (envelope_text(envelope), storable(revision), number))
+    connection.execute("DELETE FROM step WHERE entry = ?", (number,))
 
 
 def drop(connection: Connection, entry_ids: Iterable[str], *, active: bool) -> list[str]:

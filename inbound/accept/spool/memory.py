@@ -218,9 +218,9 @@ class MemorySpool:
             self._keep(replace(entry, due=now))
         return len(held_up[: max(limit, 0)])
 
-    async def retry(self, entry_ids: Collection[str], now: float) -> list[str]:
+    async def retry(self, entry_ids: Collection[str], now: float, *, revision: str | None = None) -> list[str]:
         self._commit()
-        return [entry_id for entry_id in entry_ids if self._retry(entry_id, now)]
+        return [entry_id for entry_id in entry_ids if self._retry(entry_id, now, revision)]
 
     async def drop(self, entry_ids: Collection[str]) -> list[str]:
         self._commit()
@@ -289,12 +289,14 @@ class MemorySpool:
         self.journal.append(("update", entry_id))
         return None
 
-    def _retry(self, entry_id: str, now: float) -> bool:
+    def _retry(self, entry_id: str, now: float, revision: str | None) -> bool:
         entry = self._store.entries.get(entry_id)
         if entry is None or entry.state not in (State.DEAD, State.DEFERRED):
             return False
         if entry.state is State.DEAD:
             entry = replace(entry, since=now, attempts=0, finished=0.0)
+        if revision is not None:
+            entry = replace(entry, envelope=replace(entry.envelope, revision=revision), steps=())
         self._keep(replace(entry, state=State.DEFERRED, due=now))
         self.journal.append(("retry", entry_id))
         return True

@@ -205,10 +205,10 @@ class SqliteSpool:
     async def release(self, sink: str, now: float, limit: int) -> int:
         return await self._write(partial(entries.release, sink=sink, now=now, limit=max(limit, 0)))
 
-    async def retry(self, entry_ids: Collection[str], now: float) -> list[str]:
+    async def retry(self, entry_ids: Collection[str], now: float, *, revision: str | None = None) -> list[str]:
         done: list[str] = []
         for chunk in _chunks(entry_ids):
-            done += await self._change(partial(entries.retry, entry_ids=chunk, now=now))
+            done += await self._change(partial(entries.retry, entry_ids=chunk, now=now, revision=revision))
         return done
 
     async def drop(self, entry_ids: Collection[str]) -> list[str]:

@@ -57,15 +57,16 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point of the `inbound` script."""
-    from inbound.settings import SettingsError  # noqa: PLC0415  # pydantic-settings is slow to import; --help need not pay
-
     try:
         cli(prog_name="inbound")
-    except SettingsError as error:
-        fail(str(error))
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+    except Exception as error:
+        settings = sys.modules.get("inbound.settings")  # pydantic-settings is slow to import: only who has read them pays
+        if settings is None or not isinstance(error, settings.SettingsError):
+            raise
+        fail(str(error))
 
 
 def fail(message: str, code: int = 2) -> NoReturn:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from inbound.operate.cli import fail
+from inbound.operate.cli.route import safe
 
 T = TypeVar("T")
 STATES = ("active", "deferred", "dead", "done")
@@ -52,35 +53,62 @@ def visit(data: Path, look: Callable[[Any], Awaitable[T]]) -> T:
         fail(str(error))
 
 
+class Age(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks
+    """A time span: 90s, 15m, 4h, 7d."""
+
+    name = "age"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        from inbound.settings import duration  # noqa: PLC0415  # --help need not pay for it
+
+        try:
+            seconds: float = duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return seconds
+
+
 @queue.command("list")
 @click.option("--state", "states", multiple=True, type=click.Choice(STATES), help="Only these states; default: all but done.")
+@click.option("--older", type=Age(), help="Only what was received longer ago than this: 15m, 4h, 7d.")
+@click.option("--newer", type=Age(), help="Only what was received since then.")
+@click.option("--error", default="", metavar="TEXT", help="Only what failed with this text in its error, in any case.")
+@click.option("--sink", default="", metavar="NAME", help="Only what waits for this sink, or failed there: s3:BUCKET, sns:ARN, lambda:ARN.")
 @click.option("--limit", default=1000, show_default=True, type=click.IntRange(1))
 @data_option
 @json_option
-def list_(states: tuple[str, ...], limit: int, data: Path, as_json: bool) -> None:
+def list_(states: tuple[str, ...], older: float | None, newer: float | None, error: str, sink: str, limit: int, data: Path, as_json: bool) -> None:
     """List entries, oldest first, and how many there are of each state."""
     from inbound.accept.spool import Query, State  # noqa: PLC0415  # --help need not pay for it
-    from inbound.operate.cli.route import safe  # noqa: PLC0415
 
-    wanted = [State(s) for s in states or STATES[:3]]
+    now = time.time()
+    query = Query(
+        states=[State(s) for s in states or STATES[:3]], error=error, limit=1_000_000 if sink else limit,
+        received_before=None if older is None else now - older, received_after=None if newer is None else now - newer,
+    )
 
     async def look(spool: Any) -> tuple[list[Any], dict[Any, int]]:
-        return await spool.find(Query(states=wanted, limit=limit)), await spool.counts()
+        return await spool.find(query), await spool.counts()
 
     entries, counts = visit(data, look)
+    if sink:
+        entries = [entry for entry in entries if sink in (entry.sink, entry.error.partition(": ")[0])][:limit]
     if as_json:
         click.echo(json.dumps({"counts": {str(k): v for k, v in counts.items()}, "entries": [fact(e) for e in entries]}, indent=2))
         return
-    now = time.time()
     for entry in entries:
-        age = human(now - entry.envelope.received_at)
-        sender = entry.envelope.reverse_path or "<>"
-        when = f"retry in {human(entry.due - now)}" if entry.state == "deferred" else ""
-        envelope = f"{safe(sender)} -> {safe(', '.join(entry.envelope.forward_paths))}"
-        click.echo(f"{entry.id}  {entry.state:<8}  {age:>5}  {entry.size:>9}  {envelope}  {when}".rstrip())
+        click.echo(line(entry, now))
         if entry.error:
             click.echo(f"    {safe(entry.error)}")
     click.echo(", ".join(f"{counts[State(s)]} {s}" for s in STATES))
+
+
+def line(entry: Any, now: float) -> str:
+    """One entry of the list for people."""
+    envelope = entry.envelope
+    when = f"retry in {human(entry.due - now)}" if entry.state == "deferred" else ""
+    told = f"{safe(envelope.reverse_path or '<>')} -> {safe(', '.join(envelope.forward_paths))}  {when}"
+    return f"{entry.id}  {entry.state:<8}  {human(now - envelope.received_at):>5}  {entry.size:>9}  {told}".rstrip()
 
 
 @queue.command()
@@ -116,38 +144,62 @@ def show(message_id: str, data: Path, as_json: bool) -> None:
         click.echo(render(found, whole=True))
 
 
-@queue.command()
-@click.argument("message_ids", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Every dead letter.")
-@data_option
-@json_option
-def retry(message_ids: tuple[str, ...], everything: bool, data: Path, as_json: bool) -> None:
-    """Try messages again at once: dead letters with a fresh retry time, and those that wait. A running service takes them within a second."""
-    chosen = _choose(message_ids, everything, data)
-    done = visit(data, lambda spool: spool.retry(chosen, time.time()))
-    _report(chosen, done, "will be tried again", "is neither dead nor waiting", as_json=as_json)
+def chosen_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`[ID…] [--all] [--error TEXT]`."""
+    for option in (
+        click.option("--error", default="", metavar="TEXT", help="Only dead letters with this text in their error, in any case."),
+        click.option("--all", "everything", is_flag=True, help="Every dead letter."),
+        click.argument("message_ids", nargs=-1),
+    ):
+        command = option(command)
+    return command
 
 
 @queue.command()
-@click.argument("message_ids", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Every dead letter.")
+@chosen_options
+@click.option("--current-rules", is_flag=True, help="Judge them anew by the rule file as it is now, from the first rule on.")
+@click.option("--rules", type=click.Path(path_type=Path), default=Path("rules.yaml"), envvar="INBOUND_RULES", show_default=True,
+              help="The rule file, for --current-rules.")
 @data_option
 @json_option
-def drop(message_ids: tuple[str, ...], everything: bool, data: Path, as_json: bool) -> None:
+def retry(message_ids: tuple[str, ...], everything: bool, error: str, current_rules: bool, rules: Path, data: Path, as_json: bool) -> None:
+    """Try messages again at once: dead letters with a fresh retry time, and those that wait. A running service takes them within a second.
+
+    They go on at the step that failed, by the rules they were received under, unless --current-rules says otherwise.
+    """
+    from inbound.operate.cli.loading import rules_of  # noqa: PLC0415  # --help need not pay for it
+
+    chosen = _choose(message_ids, everything, error, data)
+    rule_set = rules_of(rules).rule_set if current_rules else None
+
+    async def look(spool: Any) -> list[str]:
+        if rule_set is not None:
+            await spool.keep_revision(rule_set.revision, rule_set.text)
+        done: list[str] = await spool.retry(chosen, time.time(), revision=rule_set.revision if rule_set else None)
+        return done
+
+    _report(chosen, visit(data, look), "will be tried again", "is neither dead nor waiting", as_json=as_json)
+
+
+@queue.command()
+@chosen_options
+@data_option
+@json_option
+def drop(message_ids: tuple[str, ...], everything: bool, error: str, data: Path, as_json: bool) -> None:
     """Remove messages with content and trace, for ever."""
-    chosen = _choose(message_ids, everything, data)
+    chosen = _choose(message_ids, everything, error, data)
     done = visit(data, lambda spool: spool.drop(chosen))
     _report(chosen, done, "is gone", "is not there, or is being worked just now", as_json=as_json)
 
 
-def _choose(message_ids: tuple[str, ...], everything: bool, data: Path) -> list[str]:
+def _choose(message_ids: tuple[str, ...], everything: bool, error: str, data: Path) -> list[str]:
     from inbound.accept.spool import Query, State  # noqa: PLC0415  # --help need not pay for it
 
-    if everything == bool(message_ids):
-        fail("name message ids, or --all for every dead letter")
-    if not everything:
+    if bool(message_ids) == (everything or bool(error)):
+        fail("name message ids, or choose dead letters with --all or --error TEXT")
+    if message_ids:
         return list(message_ids)
-    dead = visit(data, lambda spool: spool.find(Query(states=[State.DEAD], limit=1_000_000)))
+    dead = visit(data, lambda spool: spool.find(Query(states=[State.DEAD], error=error, limit=1_000_000)))
     return [entry.id for entry in dead]
 
 
