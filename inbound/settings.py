@@ -94,6 +94,60 @@ def _networks(text: Any) -> Any:
         raise ValueError(f"{text!r} is not a comma list of IP networks (10.0.0.0/8, 2001:db8::/32)") from None
 
 
+def _servers(text: Any) -> Any:
+    """IP addresses of DNS servers, the port 53 where none is given."""
+    if not isinstance(text, str):
+        return text
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        return tuple(Address(str(ipaddress.ip_address(host)), port) for host, port in map(_server, parts))
+    except ValueError:
+        raise ValueError(f"{text!r} is not a comma list of IP addresses or IP:PORT (192.0.2.53, 127.0.0.1:5353, [::1]:53)") from None
+
+
+def _server(text: str) -> Address:
+    try:
+        return Address(str(ipaddress.ip_address(text.strip("[]"))), 53)
+    except ValueError:
+        found: Address = address(text)
+        return found
+
+
+def _socket(text: Any) -> Any:
+    """An absolute path, or HOST:PORT."""
+    if not isinstance(text, str):
+        return text
+    if text.startswith("/"):
+        return Path(text)
+    try:
+        return address(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is neither HOST:PORT nor the path of a socket (127.0.0.1:3310, /run/clamav/clamd.ctl)") from None
+
+
+def _url(text: Any) -> Any:
+    """A URL, or HOST:PORT of one."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(?:(https?)://)?([^/?#@\s]+:[0-9]+|[^/?#@\s:]+|\[[^\]]*\])(/[^?#\s]*)?", str(text).strip())
+    if match is None or not (match[1] or ":" in match[2]):
+        raise ValueError(f"{text!r} is neither HOST:PORT nor a URL (127.0.0.1:11333, http://rspamd.internal:11333)")
+    return f"{match[1] or 'http'}://{match[2]}{(match[3] or '').rstrip('/')}"
+
+
+def _refused(text: Any) -> Any:
+    if not isinstance(text, str):
+        return text
+    found = {part.strip().lower() for part in text.split(",") if part.strip()}
+    if not found <= set(REFUSABLE):
+        raise ValueError(f"{text!r} is not a comma list of {', '.join(REFUSABLE)}")
+    return tuple(name for name in REFUSABLE if name in found)
+
+
+REFUSABLE = ("virus", "spam", "dmarc", "spf")
+"""The verdicts whose FAIL can be refused before a message is accepted."""
+
+
 @dataclass(frozen=True, slots=True)
 class SmtpServer:
     """An SMTP server to send through. `tls` is `implicit`, or what STARTTLS is: `required`, `optional` or `off`.
@@ -232,6 +286,23 @@ class Settings(BaseSettings):
     min_data_rate: int = Field(500, ge=0, description="octets a second that DATA must bring on average once it has lasted a minute")
     trusted: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)] = Field(
         (), description="networks without per-client limits, a comma list; loopback always is")
+    dns: Annotated[tuple[Address, ...] | None, NoDecode, BeforeValidator(_servers)] = Field(
+        None, description="DNS servers that SPF, DKIM and DMARC ask, a comma list of `IP` or `IP:PORT`; default: those of /etc/resolv.conf")
+    dkim_verdict: Literal["exact", "relaxed"] = Field(
+        "exact", description="whose signature makes dkimVerdict PASS: the From domain's own, or (`relaxed`) any of the same organization's")
+    clamd: Annotated[Address | Path | None, NoDecode, BeforeValidator(_socket)] = Field(
+        None, description="clamd, for the virus verdict: `HOST:PORT` or the path of its socket")
+    clamd_max_size: Size = Field(25 * 1024 * 1024, ge=1, description="octets of a message that clamd is asked about at most; as its StreamMaxLength")
+    rspamd: Annotated[str | None, NoDecode, BeforeValidator(_url)] = Field(
+        None, description="rspamd's normal worker, for the spam verdict: `HOST:PORT` or a URL")
+    scan_timeout: Duration = Field(60.0, ge=0.1, description="time that a scanner has for a message")
+    scan_failure: Literal["continue", "retry"] = Field(
+        "continue", description="when a scanner does not answer: `continue` with the verdict PROCESSING_FAILED, or `retry`: the message waits for "
+        "the scanner as for a sink, up to the retry time, then it is a dead letter")
+    reject: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_refused)] = Field(
+        (), description="verdicts whose FAIL is refused with 550 before a message is accepted: a comma list of `virus`, `spam`, `dmarc` "
+        "(unless the domain's policy is none), `spf`. `virus` and `spam` scan every message, whatever ScanEnabled says")
+    reject_timeout: Duration = Field(20.0, ge=0.1, description="time that those verdicts have; after it the message is accepted, and judged later")
     bounce: Literal["session", "dsn"] = Field(
         "session", description="`session`: where a bounce is all that the rules do for a recipient, it is the answer to RCPT; `dsn`: never")
     smarthost: Annotated[SmtpServer | None, NoDecode, BeforeValidator(smtp_server)] = Field(

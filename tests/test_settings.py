@@ -41,6 +41,16 @@ FROM_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
     "data_timeout": ("1.5m", 90.0),
     "min_data_rate": ("0", 0),
     "trusted": ("10.0.0.0/8, 2001:db8::/32", (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("2001:db8::/32"))),
+    "dns": ("192.0.2.53, 127.0.0.1:5353,[2001:db8::53]:53, 2001:db8::1", (Address("192.0.2.53", 53), Address("127.0.0.1", 5353),
+                                                                          Address("2001:db8::53", 53), Address("2001:db8::1", 53))),
+    "dkim_verdict": ("relaxed", "relaxed"),
+    "clamd": ("clamd.internal:3310", Address("clamd.internal", 3310)),
+    "clamd_max_size": ("60m", 60 * 1024 * 1024),
+    "rspamd": ("rspamd.internal:11333", "http://rspamd.internal:11333"),
+    "scan_timeout": ("2m", 120.0),
+    "scan_failure": ("retry", "retry"),
+    "reject": ("SPF, virus", ("virus", "spf")),
+    "reject_timeout": ("5s", 5.0),
     "bounce": ("dsn", "dsn"),
     "smarthost": ("smtp://me:p%40ss@mail.example.com:587", SmtpServer("mail.example.com", 587, "required", "me", "p@ss")),
     "bounce_rate": ("5/10m", Rate(5, 600.0)),
@@ -73,6 +83,16 @@ WRONG = [
     ("max_message_size", "-1", "size in octets"),
     ("max_message_size", "9" * 16, "size in octets"),
     ("max_message_size", "1023", "greater than or equal to 1024"),
+    ("dns", "ns.example.com", "IP addresses"),
+    ("dns", "192.0.2.53:x", "IP addresses"),
+    ("dkim_verdict", "loose", "'exact' or 'relaxed'"),
+    ("clamd", "clamd", "path of a socket"),
+    ("clamd", "run/clamd.ctl", "path of a socket"),
+    ("rspamd", "rspamd", "HOST:PORT nor a URL"),
+    ("rspamd", "ftp://rspamd:21", "HOST:PORT nor a URL"),
+    ("rspamd", "http://user@rspamd:11333", "HOST:PORT nor a URL"),
+    ("scan_failure", "stop", "'continue' or 'retry'"),
+    ("reject", "virus,dkim", "virus, spam, dmarc, spf"),
     ("max_recipients", "many", "valid integer"),
     ("max_recipients", "99", "greater than or equal to 100"),
     ("max_connections", "0", "greater than or equal to 1"),
@@ -137,6 +157,16 @@ def test_certificate_and_key_come_together(monkeypatch: pytest.MonkeyPatch) -> N
 def test_one_of_certificate_and_key_is_not_enough(given: str, lacking: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable(given), "file.pem")
     assert refused() == f"{variable(given)} is set without {variable(lacking)}; they go together, set both or none"
+
+
+@pytest.mark.parametrize(("name", "text", "value"), [
+    ("clamd", "/run/clamav/clamd.ctl", Path("/run/clamav/clamd.ctl")),
+    ("rspamd", "https://rspamd.internal/", "https://rspamd.internal"),
+    ("rspamd", "http://[::1]:11333/scan/", "http://[::1]:11333/scan"),
+])
+def test_a_scanner_may_be_named_in_other_ways(name: str, text: str, value: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable(name), text)
+    assert getattr(settings.read(), name) == value
 
 
 def test_key_selector_and_domain_come_together(monkeypatch: pytest.MonkeyPatch) -> None:

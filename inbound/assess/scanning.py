@@ -16,7 +16,15 @@ _INLINE = 262_144  # octets; more lies in a file, which is read in a thread
 
 
 class ScannerDown(Exception):
-    """The scanner did not answer: time or an operator may cure it. The text is for people."""
+    """The scanner did not answer: time or an operator may cure it. The text is for people. `asked`: a call was made, and failed."""
+
+    def __init__(self, text: str, *, asked: bool = True) -> None:
+        super().__init__(text)
+        self.asked = asked
+
+
+class ScannerBusy(Exception):
+    """The scanner was not asked: too many messages wait for it already."""
 
 
 class Scanner(Protocol):

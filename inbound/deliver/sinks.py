@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
+from inbound.assess.scanning import ScannerBusy, ScannerDown
 from inbound.deliver.retry import Breaker, Circuit
 from inbound.log import Event, Log
 
@@ -111,6 +112,22 @@ class Sinks:
             if sink.parked and sink.waiting < QUEUE_LOW:
                 sink.parked = False
                 self._spawn(self._let_go(sink, QUEUE_LIMIT))
+
+    @contextlib.asynccontextmanager
+    async def scanner(self, name: str) -> AsyncIterator[None]:
+        """`call` for one look of a scanner at a message: a scanner that is down is left alone as a sink is. Raises ScannerDown, ScannerBusy."""
+        try:
+            async with self.call(name):
+                try:
+                    yield
+                except ScannerDown as error:
+                    raise SinkDown(str(error)) from error
+        except SinkDown as error:
+            raise ScannerDown(str(error)) from error
+        except SinkClosed as error:
+            raise ScannerDown(str(error), asked=False) from error
+        except SinkBusy as error:
+            raise ScannerBusy("too many messages wait for it") from error
 
     def expect(self, name: str) -> None:
         """Messages already wait for this sink (after a restart): let one go to see, the others when it answers."""

@@ -51,6 +51,19 @@ class TestDraft:
         assert not draft.add(b"x")
         await draft.discard()
 
+    @pytest.mark.parametrize("size", [300, THRESHOLD * 3 + 5])
+    async def test_its_content_can_be_read_before_it_is_put(self, spool: Spool, size: int) -> None:
+        message, data = envelope(), octets(size)
+        draft = await drafted(spool, message.message_id, data)
+        content = await draft.content()
+        with content.open() as reader:
+            assert (content.size, content.head(10), reader.read()) == (size, data[:10], data)
+        entry = await spool.put(message, draft, assessment='{"judged":true}')
+        assert await read(spool, entry.id) == data
+        found = await spool.get(entry.id)
+        assert found is not None
+        assert found.assessment == entry.assessment == '{"judged":true}'
+
     async def test_a_flush_of_a_small_draft_changes_nothing(self, spool: Spool) -> None:
         message = envelope()
         draft = spool.draft(message.message_id)

@@ -1,0 +1,217 @@
+"""All checks on one message: SPF and DKIM at once, DMARC after them, the scanners beside them; one verdict of each, whatever fails.
+
+What DNS may cost one message is one budget (`dns.MESSAGE_SECONDS`, `dns.MESSAGE_LOOKUPS`); each scanner has its own time limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from inbound.accept.envelope import Envelope
+from inbound.accept.spool import Content, SpoolError
+from inbound.assess import dkim, dmarc, spf
+from inbound.assess.answers import domain_name
+from inbound.assess.authentication import Authentication, Clause
+from inbound.assess.author import Author, author
+from inbound.assess.dkim import DkimResults
+from inbound.assess.dmarc import DmarcResult, Identifier
+from inbound.assess.dns import Budget, Resolver, reverse_name, settle
+from inbound.assess.message import HEAD, parse
+from inbound.assess.scanning import Scanner, ScannerBusy, ScannerDown, Unscanned
+from inbound.assess.spf import SpfResult
+from inbound.assess.verdicts import Assessment, Status, Verdict
+from inbound.log import Event, Log
+
+NOT_WANTED = Verdict(Status.DISABLED, "no rule that matches has ScanEnabled")
+NO_CLIENT = Verdict(Status.GRAY, "not judged: no client address is known")
+NO_SCANNER = Verdict(Status.GRAY, "no scanner is configured")
+SCANS = ("spam", "virus")
+
+T = TypeVar("T")
+U = TypeVar("U")
+Guard = Callable[[str], AbstractAsyncContextManager[None]]
+"""Around one call to the scanner of that name. Raises ScannerDown or ScannerBusy instead of letting it through."""
+
+
+def unguarded(_scanner: str) -> AbstractAsyncContextManager[None]:
+    """Every call goes through."""
+    return nullcontext()
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What SPF, DKIM and DMARC found in detail: for people who ask why. `spf` is None without a client to judge."""
+
+    author: Author
+    spf: SpfResult | None
+    dkim: DkimResults
+    dmarc: DmarcResult
+
+
+class Assessor:
+    """Forms the verdicts. `scanners` maps `spam` and `virus` to who judges them, `relaxed` is INBOUND_DKIM_VERDICT.
+
+    A scanner that is down is PROCESSING_FAILED, or with `waits` a reason to wait for it.
+    """
+
+    def __init__(self, resolver: Resolver, log: Log, *, hostname: str, relaxed: bool = False, scanners: Mapping[str, Scanner] | None = None,
+                 guard: Guard = unguarded, waits: bool = False) -> None:
+        self._resolver = resolver
+        self._log = log
+        self._hostname = hostname
+        self._relaxed = relaxed
+        self._scanners = scanners or {}
+        self._guard = guard
+        self._waits = waits
+
+    async def __call__(self, envelope: Envelope, content: Content, *, scan: bool, earlier: Assessment | None = None) -> Assessment:
+        """All verdicts. Raises Unscanned for a message that waits for a scanner, SpoolError for content that cannot be read, nothing else.
+
+        Without `scan` those on spam and viruses are DISABLED. Of `earlier`, an assessment that lacks some scans, only these are made.
+        """
+        name = await self._client_name(envelope) if earlier is None else earlier.client_name
+        envelope = replace(envelope, peer=replace(envelope.peer, reverse_name=name)) if name else envelope
+        kinds = (SCANS if earlier is None else earlier.unscanned) if scan else ()
+        judged, scanned = await _both(
+            self._authenticated(envelope, content) if earlier is None else _known(earlier),
+            _all({kind: self._scan(kind, envelope, content) for kind in kinds}),
+        )
+        return self._with_scans(replace(judged, client_name=name), scanned)
+
+    async def findings(self, envelope: Envelope, content: Content, budget: Budget | None = None) -> tuple[Assessment, Findings]:
+        """SPF, DKIM and DMARC, and how they came about. Raises SpoolError.
+
+        Without a client address SPF is not judged. What was not judged might have passed, so DMARC does not fail for it.
+        """
+        budget = budget or self._resolver.budget()
+        head = content.head(HEAD)
+        sender = author(head, parse(head))
+        from_spf, from_dkim = await _both(
+            self._safely("spf", self._spf(envelope, budget)),
+            self._safely("dkim", dkim.check(content, lambda name: self._resolver.lookup(name, "TXT", budget), now=envelope.received_at)),
+        )
+        told_spf = _spf_trouble(envelope, from_spf) if isinstance(from_spf, Exception) else from_spf
+        told_dkim = from_dkim if isinstance(from_dkim, DkimResults) else DkimResults()
+        identifiers = dmarc.identifiers(told_spf or SpfResult("temperror", "", sender.domain, "mailfrom"), told_dkim.signatures)
+        if isinstance(from_dkim, Exception):
+            identifiers = (*identifiers, Identifier("DKIM", sender.domain, "temperror"))
+        from_dmarc = await self._safely("dmarc", dmarc.check(self._resolver, sender, identifiers, budget))
+        told_dmarc = from_dmarc if isinstance(from_dmarc, DmarcResult) else DmarcResult("temperror", sender.domain, "internal error")
+        verdict = _failed(from_dkim) if isinstance(from_dkim, Exception) else await self._dkim_verdict(told_dkim, sender, budget)
+        found = Findings(sender, told_spf, told_dkim, told_dmarc)
+        return _assessment(found, verdict), found
+
+    async def close(self) -> None:
+        """End lookups, give connections back."""
+        await self._resolver.close()
+        for scanner in self._scanners.values():
+            await scanner.close()
+
+    # --- parts ---
+
+    async def _authenticated(self, envelope: Envelope, content: Content) -> Assessment:
+        assessment, _ = await self.findings(envelope, content)
+        return assessment
+
+    async def _spf(self, envelope: Envelope, budget: Budget) -> SpfResult | None:
+        if not envelope.peer.address:
+            return None
+        return await spf.check(self._resolver, ip=envelope.peer.address, helo=envelope.helo, mail_from=envelope.reverse_path, budget=budget,
+                               receiver=self._hostname)
+
+    async def _dkim_verdict(self, results: DkimResults, sender: Author, budget: Budget) -> Verdict:
+        """SES's dkimVerdict, by spec §10 row 13."""
+        if not self._relaxed:
+            return dkim.verdict(results, sender.domain)
+        domains = {each.domain for each in results.signatures if each.domain} | ({sender.domain} if sender.domain else set())
+        organizations = await settle(
+            self._resolver, budget, lambda answers: {domain: dmarc.organizational_domain(answers, domain) for domain in sorted(domains)})
+        return dkim.verdict(results, sender.domain, relaxed=True, organizational_domain=lambda domain: organizations.get(domain, domain))
+
+    async def _client_name(self, envelope: Envelope) -> str:
+        """The client's name by DNS; a client on this machine has none."""
+        peer = envelope.peer
+        if peer.reverse_name or not peer.address or ipaddress.ip_address(peer.address).is_loopback:
+            return peer.reverse_name
+        found = await self._safely("reverse name", reverse_name(self._resolver, peer.address))
+        return found if isinstance(found, str) else ""
+
+    async def _scan(self, kind: str, envelope: Envelope, content: Content) -> Verdict | ScannerDown | ScannerBusy:
+        scanner = self._scanners.get(kind)
+        if scanner is None:
+            return NO_SCANNER
+        try:
+            async with self._guard(scanner.name):
+                found = await self._safely(scanner.name, scanner.scan(envelope, content), but=(ScannerDown,))
+        except (ScannerDown, ScannerBusy) as error:
+            return error
+        return found if isinstance(found, Verdict) else _failed(found)
+
+    def _with_scans(self, judged: Assessment, scanned: Mapping[str, Verdict | ScannerDown | ScannerBusy]) -> Assessment:
+        troubles = {kind: found for kind, found in scanned.items() if not isinstance(found, Verdict)}
+        verdicts = {kind: found if isinstance(found, Verdict) else Verdict(Status.PROCESSING_FAILED, f"{self._scanners[kind].name}: {found}")
+                    for kind, found in scanned.items()}
+        awaited = [kind for kind, trouble in troubles.items() if self._waits or isinstance(trouble, ScannerBusy)]
+        whole = replace(judged, spam=verdicts.get("spam", judged.spam), virus=verdicts.get("virus", judged.virus), unscanned=tuple(awaited))
+        if awaited:
+            raise Unscanned(whole, self._scanners[awaited[0]].name, troubles[awaited[0]])
+        return whole
+
+    async def _safely(self, check: str, work: Awaitable[T], *, but: tuple[type[Exception], ...] = ()) -> T | Exception:
+        """The outcome of a check, or what it raised, which is a fault of ours: logged, and no reason to stop."""
+        try:
+            return await work
+        except Exception as error:
+            if isinstance(error, (SpoolError, *but)):
+                raise
+            self._log.exception(Event.CHECK_FAILED, check=check, error=repr(error))
+            return error
+
+
+def _assessment(found: Findings, dkim_verdict: Verdict) -> Assessment:
+    said = Authentication(
+        spf=found.spf.result if found.spf else "", explanation=found.spf.explanation if found.spf else "",
+        dkim=tuple(Clause(str(each.result), each.identity.rpartition("@")[2] or each.domain) for each in found.dkim.signatures),
+        dmarc=found.dmarc.result, from_domain=found.dmarc.domain,
+    )
+    return Assessment(
+        spf=found.spf.verdict if found.spf else NO_CLIENT, dkim=dkim_verdict, dmarc=found.dmarc.verdict, spam=NOT_WANTED, virus=NOT_WANTED,
+        dmarc_policy=found.dmarc.policy, authentication=said,
+    )
+
+
+def _spf_trouble(envelope: Envelope, error: Exception) -> SpfResult:
+    domain = domain_name((envelope.reverse_path or envelope.helo).rpartition("@")[2])
+    return SpfResult("temperror", "Error in processing SPF Record", domain, "mailfrom" if envelope.reverse_path else "helo",
+                     reason=f"internal error: {type(error).__name__}")
+
+
+def _failed(error: Exception) -> Verdict:
+    return Verdict(Status.PROCESSING_FAILED, f"internal error: {type(error).__name__}")
+
+
+async def _known(value: T) -> T:
+    return value
+
+
+async def _both(first: Awaitable[T], second: Awaitable[U]) -> tuple[T, U]:
+    """Both at once. What either raises is raised when both have ended."""
+    outcomes = await asyncio.gather(first, second, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return outcomes  # type: ignore[return-value]  # neither is an exception now
+
+
+async def _all(work: Mapping[str, Awaitable[T]]) -> dict[str, T]:
+    """All at once, by name. What one raises is raised when all have ended."""
+    outcomes = await asyncio.gather(*work.values(), return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return dict(zip(work, outcomes, strict=True))  # type: ignore[arg-type]  # none is an exception now
