@@ -21,6 +21,7 @@ _WHITE = b" \t\r\n"
 _REQUIRED = (b"v", b"a", b"b", b"bh", b"d", b"h", b"s")
 _KEYS = "._domainkey."  # RFC 6376 §3.6.2.1
 _KEY_TYPES = {"rsa-sha256": "rsa", "rsa-sha1": "rsa", "ed25519-sha256": "ed25519"}
+_LONGEST_IDENTITY = 1_024  # octets; RFC 5321 §4.5.3.1.3 lets no path have more than 256, quoted they may be three times as long
 _TAG_NAME = re.compile(rb"[A-Za-z][A-Za-z0-9_]*")
 _FIELD_NAME = re.compile(rb"[!-9;-~]+")
 _NUMBER = {b"l": re.compile(rb"[0-9]{1,76}"), b"t": re.compile(rb"[0-9]{1,12}"), b"x": re.compile(rb"[0-9]{1,12}")}
@@ -177,7 +178,8 @@ def _canonicalizations(value: bytes) -> tuple[Canonicalization, Canonicalization
 
 def _identity(tags: Mapping[bytes, bytes], domain: str) -> tuple[str, str]:
     """The identity that i= names, or its default, fit to be shown; and its domain, empty if it has none."""
-    value = _QUOTED.sub(lambda found: bytes.fromhex(found[1].decode()), tags.get(b"i", b"@" + domain.encode()).translate(None, _WHITE))
+    written = tags.get(b"i", b"@" + domain.encode()).translate(None, _WHITE)
+    value = _QUOTED.sub(lambda found: bytes.fromhex(found[1].decode()), written) if len(written) <= _LONGEST_IDENTITY else b""
     local_part, at, host = value.rpartition(b"@")
     name = _domain(host) if at else ""
     plain = local_part.decode("ascii", "replace")

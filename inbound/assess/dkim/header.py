@@ -94,7 +94,7 @@ def _from_fields(block: bytes) -> int:
 
 def _has_strays(block: bytes, fields: list[re.Match[bytes]]) -> bool:
     """Is there anything in the block but fields, one after another, and an mbox line before them?"""
-    mbox = _MBOX_LINE.match(block)
+    mbox = None if FIELD.match(block) else _MBOX_LINE.match(block)
     end = mbox.end() if mbox else 0
     for field in fields:
         if field.start() != end:
