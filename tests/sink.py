@@ -20,7 +20,8 @@ class Sink:
     """`objects[bucket/key]` holds what was put, `puts` counts, `published` and `invoked` keep bodies, `metadata` that of objects.
 
     `fails` is a status that every call gets, with `code` as its error code. `keys` lists the access key of every call. `answers` holds
-    (status, headers, body) for a function's name. `lives` is how many seconds an assumed role's credentials last.
+    (status, headers, body) for a function's name. `lives` is how many seconds an assumed role's credentials last. No
+    call is answered before `hang` is set, if there is one.
     """
 
     def __init__(self) -> None:
@@ -35,6 +36,7 @@ class Sink:
         self.answers: dict[str, tuple[int, dict[str, str], str]] = {}
         self.assumed = 0
         self.lives = 3600.0
+        self.hang: asyncio.Event | None = None
         self.changed = asyncio.Condition()
         self.endpoint = ""
         self._runner: web.AppRunner | None = None
@@ -65,6 +67,10 @@ class Sink:
             return web.Response(status=400)
         path = request.match_info["path"]
         self.keys.append(request.headers.get("Authorization", "").partition("Credential=")[2].partition("/")[0])
+        if self.hang is not None:
+            async with self.changed:
+                self.changed.notify_all()
+            await self.hang.wait()
         answer = self._failure(request) if self.fails else self._keep(request, path, body)
         async with self.changed:
             self.changed.notify_all()

@@ -98,8 +98,8 @@ class Sinks:
             except SinkDown as error:
                 self._failed(sink, str(error))
                 raise
-            except MessageRefused:
-                self._succeeded(sink)
+            except (MessageFailed, MessageRefused):
+                self._succeeded(sink)  # the sink is well; only this message is not
                 raise
             except BaseException:
                 sink.breaker.abandoned(self._clock())

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 
@@ -45,6 +46,14 @@ def run(settings: Settings, around: Around | None = None, started: Callable[[Ser
         complain(str(error), 1)
     except (SettingsError, SpoolError) as error:
         fail(str(error))
+    _leave()
+
+
+def _leave() -> None:
+    """Exit 0 now. Python would wait for every thread, and a call to a sink that hangs may keep one for a minute."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 async def _run(settings: Settings, around: Around, started: Callable[[Service], None], notifier: Notifier) -> None:

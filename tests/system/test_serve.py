@@ -91,6 +91,22 @@ async def test_sigterm_lets_a_transaction_finish_and_tells_idle_sessions(sink: S
     assert events.index("service.draining") < events.index("message.done") < events.index("service.stopped")
 
 
+async def test_a_sink_that_hangs_does_not_hold_up_the_end(sink: Sink, tmp_path: Path) -> None:
+    sink.hang = asyncio.Event()
+    serve = Serve(tmp_path, RULES, sink.endpoint)
+    await serve.start()
+    message_id = await send(serve, "stored@example.com")
+    await sink.until(lambda: sink.keys != [])
+    assert serve.process is not None
+    serve.process.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(serve.kill(0), 29) == 0
+    sink.hang.set()
+    sink.hang = None
+    await serve.start()
+    await sink.until(lambda: f"mail/{message_id}" in sink.objects)
+    await serve.kill(signal.SIGTERM)
+
+
 async def test_broken_rules_at_start_end_it_with_every_error_and_its_place(tmp_path: Path) -> None:
     serve = Serve(tmp_path, RULES.replace("BucketName", "BucketNam"), "http://127.0.0.1:9")
     done = await command(serve, "serve")
