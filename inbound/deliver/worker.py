@@ -10,19 +10,20 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from inbound.accept.envelope import Envelope
 from inbound.accept.spool import Content, Entry, Outcome, Spool, SpoolError, State, StepRecord, Update
-from inbound.assess.scanning import Unscanned
+from inbound.assess.scanning import ScannerBusy, ScannerDown, Unscanned
 from inbound.assess.verdicts import Assessment
 from inbound.decide.engine import Disposition, Flow, Mail, Step, StopScope, evaluate, scan_wanted
 from inbound.decide.rules import RuleSet
 from inbound.deliver import actions
 from inbound.deliver.actions import Performed
 from inbound.deliver.aws import Aws
+from inbound.deliver.bounces import Bounces
 from inbound.deliver.notification import SNS_MESSAGE_LIMIT, SNS_SUBJECT
 from inbound.deliver.ports import Ports
 from inbound.deliver.retry import Schedule
@@ -70,9 +71,9 @@ class Worker:
     """Works entries: those just accepted, from memory, and those that come due."""
 
     def __init__(self, spool: Spool, aws: Aws, terms: Terms, log: Log, *, assess: Assess | None = None, clock: Callable[[], float] = time.time,
-                 monotonic: Callable[[], float] = time.monotonic) -> None:
+                 monotonic: Callable[[], float] = time.monotonic, bounces: Bounces | None = None) -> None:
         self._spool = spool
-        self._ports = Ports(aws)
+        self._ports = Ports(aws, bounces)
         self._terms = terms
         self._assess = assess
         self._log = log
@@ -229,8 +230,11 @@ class Worker:
 
     def _unscanned(self, entry: Entry, waits: Unscanned, record: Record) -> Update:
         """A message waits for a scanner as it would for a sink."""
-        if isinstance(waits.cause, SinkClosed | SinkBusy):
-            return self._parked(entry, waits.scanner, waits.cause, record)
+        cause = waits.cause
+        if isinstance(cause, ScannerBusy):
+            return self._parked(entry, waits.scanner, SinkBusy(), record)
+        if isinstance(cause, ScannerDown) and not cause.asked:
+            return self._parked(entry, waits.scanner, cause, record)
         return self._later(entry, f"{waits.scanner}: {waits.cause}", sink=waits.scanner, record=record)
 
     async def _open(self, work: Work, entry: Entry) -> None:
@@ -270,14 +274,15 @@ class Worker:
         if record.has_effects:
             await self._commit(entry, Update(steps=record.take()), record, lazy=False)
         await self._open(work, entry)
-        sink = f"sns:{step.action.TopicArn}" if part == TOPIC else self._sink(step)
+        sink = self._sink(step)
         attempt = record.attempts(step, part) + 1
         started = self._clock()
         clock = time.perf_counter()
         try:
+            sink, call = self._call(part, step, work)
             async with self.sinks.call(sink):
                 started, clock = self._clock(), time.perf_counter()
-                performed = await (self._publish(step, work) if part == TOPIC else actions.of(step).perform(step, work, self._ports))
+                performed = await call()
         except (SinkClosed, SinkBusy) as error:
             raise StepStopped(self._parked(entry, sink, error, record)) from error
         except SinkFailure as error:
@@ -290,6 +295,21 @@ class Worker:
 
     def _sink(self, step: Step) -> str:
         return actions.of(step).sink(step.action, self._ports)
+
+    def _call(self, part: str, step: Step, work: Work) -> tuple[str, Callable[[], Awaitable[Performed]]]:
+        """The sink to call, and the call. What the action's own sink could never take is bounced; MessageRefused where bounces have no way."""
+        if part == TOPIC:
+            return f"sns:{step.action.TopicArn}", lambda: self._publish(step, work)
+        action, bounces = actions.of(step), self._ports.bounces
+        unfit = action.unfit(step, work)
+        if not unfit:
+            return self._sink(step), lambda: action.perform(step, work, self._ports)
+        if bounces is None:
+            raise MessageRefused(unfit)
+        return bounces.sink, lambda: self._bounce(bounces, step, work, unfit)
+
+    async def _bounce(self, bounces: Bounces, step: Step, work: Work, unfit: str) -> Performed:
+        return Performed(detail={"unfit": unfit, **await bounces.too_long(work, step)})
 
     async def _publish(self, step: Step, work: Work) -> Performed:
         topic = step.action.TopicArn or ""
@@ -373,6 +393,13 @@ class Worker:
         return found
 
 
+def _word(record: StepRecord) -> str:
+    """What was special about a step."""
+    if record.part == TOPIC:
+        return " topic"
+    return next((f" {word}" for word in ("suppressed", "refused") if word in record.detail), " bounced" if "unfit" in record.detail else "")
+
+
 class Record:
     """The step records of one entry: those in the spool, and those still to be committed, the assessment with them."""
 
@@ -400,8 +427,7 @@ class Record:
 
     def done(self) -> list[str]:
         """What was done, in order, a few words for each step: `support: S3 12 ms`."""
-        return [f"{s.rule}: {s.detail.get('action', '')}{' topic' if s.part == TOPIC else ''}{f' {s.milliseconds} ms' if s.sink else ''}"
-                for s in self._known.values()]
+        return [f"{s.rule}: {s.detail.get('action', '')}{_word(s)}{f' {s.milliseconds} ms' if s.sink else ''}" for s in self._known.values()]
 
     def add(self, record: StepRecord, *, effect: bool = False) -> None:
         """Keep a record until the next commit; `effect` asks for one before the next side effect."""
