@@ -1,4 +1,4 @@
-"""The in-memory twin of AWS, with fault knobs: for our tests and for users' own.
+"""The in-memory twins of AWS and of a smarthost, with fault knobs: for our tests and for users' own.
 
 Objects, published messages and invocations are plain lists and dicts to look at; a sink can be made to fail, hang or answer.
 """
@@ -96,3 +96,24 @@ class MemoryAws:
     async def _tell(self) -> None:
         async with self.called:
             self.called.notify_all()
+
+
+class MemorySmarthost:
+    """`Smarthost` in memory. `sent` holds (recipient, message); `faults` is a list of what the next calls raise, `down` what every call raises."""
+
+    def __init__(self, sink: str = "smtp:mail.test:25") -> None:
+        self.sink = sink
+        self.sent: list[tuple[str, bytes]] = []
+        self.calls = 0
+        self.faults: list[SinkFailure] = []
+        self.down: SinkFailure | None = None
+
+    async def send(self, message: bytes, recipient: str, *, name: str, smtputf8: bool) -> str:  # noqa: ARG002  # the protocol's signature
+        """Keep the message."""
+        self.calls += 1
+        if self.faults:
+            raise self.faults.pop(0)
+        if self.down is not None:
+            raise self.down
+        self.sent.append((recipient, message))
+        return f"250 2.0.0 OK {len(self.sent)}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from inbound.accept.envelope import Envelope
 from inbound.accept.spool import Content
 from inbound.assess import forged
-from inbound.assess.message import HEAD, Message, parse
+from inbound.assess.message import HEAD, Field, Message, header_block, parse
 from inbound.assess.rendering import HeaderField, Rendering, render, visible_fields
 from inbound.assess.verdicts import Assessment, trace_headers
 from inbound.decide.engine import Step
@@ -72,11 +72,28 @@ class Work:
         """Put a header field on top of the message."""
         self._added.append((name, value))
 
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return self._clock()
+
+    @property
+    def fields(self) -> Sequence[Field]:
+        """The header fields of the message as it came."""
+        return self._message.fields
+
+    def header(self) -> bytes:
+        """The header block of the message as it came, or as much of it as is read."""
+        return header_block(self._opened().head(HEAD))[0]
+
+    def reception(self) -> Sequence[HeaderField]:
+        """The trace fields (RFC 5321 §4.4) that we add: Return-Path and Received."""
+        trace = trace_headers(self.envelope, self.assessment, hostname=self._identity.hostname, authserv_id=self._identity.authserv_id,
+                              scan=False)
+        return [(name, value) for name, value in trace if name in ("Return-Path", "Received")]
+
     def rendering(self, step: Step) -> Rendering:
         """The octets that consumers of this step's rule get."""
-        if self._content is None:
-            raise RuntimeError("the content is not open")
-        return render(self._content, added=self._added, trace=self._trace(step), forged=self._forged)
+        return render(self._opened(), added=self._added, trace=self._trace(step), forged=self._forged)
 
     def notification(self, step: Step, *, with_content: bool) -> str:
         """The JSON for the step's topic."""
@@ -85,6 +102,11 @@ class Work:
     def event(self, step: Step, action: Lambda) -> str:
         """The JSON event for a function."""
         return lambda_event(self._received(step), action)
+
+    def _opened(self) -> Content:
+        if self._content is None:
+            raise RuntimeError("the content is not open")
+        return self._content
 
     def _trace(self, step: Step) -> Sequence[HeaderField]:
         return trace_headers(self.envelope, self.assessment, hostname=self._identity.hostname, authserv_id=self._identity.authserv_id,

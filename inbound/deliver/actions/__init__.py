@@ -35,6 +35,10 @@ class Action(Protocol):
         """The sink it calls, or empty: then it only changes `work`, and is done again when a message is resumed."""
         ...
 
+    def unfit(self, step: Step, work: Work) -> str:  # noqa: ARG002  # for those that can say
+        """Why the sink could never take this message, or an empty text. It is bounced then, and the sink is not called."""
+        return ""
+
     async def perform(self, step: Step, work: Work, ports: Ports) -> Performed:
         """Do it. Raises SinkDown, MessageFailed or MessageRefused."""
         ...

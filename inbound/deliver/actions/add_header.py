@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from inbound.decide.engine import Step
 from inbound.decide.rules import AddHeader
-from inbound.deliver.actions import Performed
+from inbound.deliver.actions import Action, Performed
 from inbound.deliver.ports import Ports
 from inbound.deliver.work import Work
 
 
-class Add:
+class Add(Action):
     """Changes only the message in hand; done again when a message is resumed."""
 
     model = AddHeader

@@ -6,13 +6,13 @@ import json
 
 from inbound.decide.engine import Flow, Step
 from inbound.decide.rules import Lambda
-from inbound.deliver.actions import Performed
+from inbound.deliver.actions import Action, Performed
 from inbound.deliver.ports import Ports
 from inbound.deliver.sinks import MessageFailed
 from inbound.deliver.work import Work
 
 
-class Invoke:
+class Invoke(Action):
     """An error or time-out of a synchronous function is a failure to retry, never CONTINUE."""
 
     model = Lambda

@@ -6,7 +6,7 @@ import os
 
 from inbound.decide.engine import Step
 from inbound.decide.rules import S3
-from inbound.deliver.actions import Performed
+from inbound.deliver.actions import Action, Performed
 from inbound.deliver.aws import Body
 from inbound.deliver.encryption import NONCE, Encrypted, context
 from inbound.deliver.encryption import metadata as encryption_metadata
@@ -14,7 +14,7 @@ from inbound.deliver.ports import Ports
 from inbound.deliver.work import Work
 
 
-class Store:
+class Store(Action):
     """Always one PutObject, whatever the size: consumers listen for ObjectCreated:Put. The same key on a repetition."""
 
     model = S3

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from inbound.decide.engine import Step, own_flow
 from inbound.decide.rules import Stop
-from inbound.deliver.actions import Performed
+from inbound.deliver.actions import Action, Performed
 from inbound.deliver.ports import Ports
 from inbound.deliver.work import Work
 
 
-class End:
+class End(Action):
     """Touches nothing; its flow is what it does."""
 
     model = Stop
