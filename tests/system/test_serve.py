@@ -226,7 +226,8 @@ async def test_dead_letters_are_chosen_by_error_and_judged_anew_by_current_rules
     sink.fails = 0
     serve.rules.write_text(RULES.replace("BucketName: mail", "BucketName: other"))
     await serve.until(lambda e: e["event"] == "rules.loaded" and e is not serve.events[0])
-    assert (await command(serve, "queue", "retry", "--error", "s3:mail", "--current-rules")).stdout == f"{stored} will be tried again\n"
+    retried = await command(serve, "queue", "retry", "--error", "s3:mail", "--current-rules")
+    assert retried.stdout + retried.stderr == f"{stored} will be tried again\n"
     await sink.until(lambda: f"other/{stored}" in sink.objects)
     assert f"mail/{stored}" not in sink.objects
     assert (await command(serve, "queue", "retry", "--all")).stdout == f"{published} will be tried again\n"

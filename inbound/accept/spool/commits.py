@@ -28,9 +28,7 @@ class _Request:
 
     __slots__ = ("committed", "failed", "future", "operation")
 
-    def __init__(
-        self, operation: Operation, future: asyncio.Future[Any], committed: Committed | None, failed: Callable[[], object] | None
-    ) -> None:
+    def __init__(self, operation: Operation, future: asyncio.Future[Any], committed: Committed | None, failed: Callable[[], object] | None) -> None:
         self.operation = operation
         self.future = future
         self.committed = committed

@@ -126,9 +126,7 @@ class Database:
         if application != schema.APPLICATION_ID and (application or version or tables):
             raise SpoolError(f"{self.path} is not a spool")
         if version > len(schema.MIGRATIONS):
-            raise SpoolVersion(
-                f"the spool {self.path} has version {version}; this inbound knows {len(schema.MIGRATIONS)} and leaves it untouched"
-            )
+            raise SpoolVersion(f"the spool {self.path} has version {version}; this inbound knows {len(schema.MIGRATIONS)} and leaves it untouched")
         return int(version)
 
     def _connect(self, mode: str) -> Connection:

@@ -203,17 +203,13 @@ def counts(connection: Connection) -> dict[State, int]:
 def waiting(connection: Connection) -> dict[str, int]:
     """How many DEFERRED entries wait for each sink."""
     return dict(
-        connection.execute(
-            "SELECT sink, count(*) FROM entry INDEXED BY entry_sink WHERE state = 'deferred' AND sink <> '' GROUP BY sink"
-        ).fetchall()
+        connection.execute("SELECT sink, count(*) FROM entry INDEXED BY entry_sink WHERE state = 'deferred' AND sink <> '' GROUP BY sink").fetchall()
     )
 
 
 def next_due(connection: Connection) -> float | None:
     """When the next DEFERRED entry is due."""
-    found = [
-        connection.execute("SELECT min(due) FROM entry WHERE state = 'deferred' AND ready = ?", (ready,)).fetchone()[0] for ready in (0, 1)
-    ]
+    found = [connection.execute("SELECT min(due) FROM entry WHERE state = 'deferred' AND ready = ?", (ready,)).fetchone()[0] for ready in (0, 1)]
     return min((due for due in found if due is not None), default=None)
 
 
@@ -233,13 +229,10 @@ def retry(connection: Connection, entry_ids: Iterable[str], now: float, revision
     done = []
     for entry_id in entry_ids:
         dead = connection.execute(
-            "UPDATE entry SET state = 'deferred', ready = 0, due = ?, since = ?, attempts = 0, finished = 0.0"
-            " WHERE id = ? AND state = 'dead'",
+            "UPDATE entry SET state = 'deferred', ready = 0, due = ?, since = ?, attempts = 0, finished = 0.0 WHERE id = ? AND state = 'dead'",
             (now, now, entry_id),
         ).rowcount
-        deferred = (
-            dead or connection.execute("UPDATE entry SET ready = 0, due = ? WHERE id = ? AND state = 'deferred'", (now, entry_id)).rowcount
-        )
+        deferred = dead or connection.execute("UPDATE entry SET ready = 0, due = ? WHERE id = ? AND state = 'deferred'", (now, entry_id)).rowcount
         if deferred:
             done.append(entry_id)
             if revision is not None:
@@ -283,9 +276,7 @@ def give_back(connection: Connection, now: float, entry_ids: Collection[str] | N
 
 def without_blob(connection: Connection, names: Iterable[str]) -> list[str]:
     """Those of the names that are not the id of an entry whose content lies in a blob file."""
-    return [
-        name for name in names if not connection.execute("SELECT 1 FROM entry WHERE id = ? AND content = ?", (name, IN_BLOB)).fetchone()
-    ]
+    return [name for name in names if not connection.execute("SELECT 1 FROM entry WHERE id = ? AND content = ?", (name, IN_BLOB)).fetchone()]
 
 
 def keep_revision(connection: Connection, digest: str, text: str) -> None:
@@ -316,8 +307,7 @@ def sweep_content(connection: Connection, finished_before: float, limit: int) ->
         connection.execute("UPDATE entry SET content = '' WHERE number = ?", (number,))
 
     rows = connection.execute(
-        "SELECT number, id, content FROM entry INDEXED BY entry_finished_content"
-        " WHERE state = 'done' AND content <> '' AND finished < ? LIMIT ?",
+        "SELECT number, id, content FROM entry INDEXED BY entry_finished_content WHERE state = 'done' AND content <> '' AND finished < ? LIMIT ?",
         (finished_before, limit),
     )
     return _stroke(rows.fetchall(), empty, limit)

@@ -224,7 +224,7 @@ class SqliteSpool:
         return removed
 
     async def keep_revision(self, digest: str, text: str) -> None:
-        await self._write(partial(entries.keep_revision, digest=digest, text=text))
+        await self._change(partial(entries.keep_revision, digest=digest, text=text))
 
     async def revision(self, digest: str) -> str | None:
         return await self._read(partial(entries.revision, digest=digest))

@@ -78,7 +78,6 @@ async def test_it_may_not_do_the_owners_work(disk: SqliteSpool, visitor: SqliteS
         visitor.claim(NOW, 1),
         visitor.update(entry.id, Update(attempts=1)),
         visitor.release("s", NOW, 1),
-        visitor.keep_revision("a", "b"),
         visitor.sweep(finished_before=0, content_before=0, keep_revisions=()),
     ):
         with pytest.raises(SpoolError, match="visitor"):
@@ -118,3 +117,12 @@ async def test_it_can_be_the_only_one(disk: SqliteSpool, tmp_path: Path, clock: 
     assert await visitor.drop([entry.id]) == [entry.id]
     await visitor.stop()
     assert {path.name for path in (tmp_path / "spool").iterdir()} == {"blobs", "lock", "spool.sqlite3"}
+
+
+async def test_what_it_has_judged_anew_starts_afresh_under_the_revision_it_brings(disk: SqliteSpool, visitor: SqliteSpool) -> None:
+    entry = await put(disk)
+    await disk.update(entry.id, dead(NOW, steps=[step()]))
+    await visitor.keep_revision("new", "rules")
+    assert await visitor.retry([entry.id], NOW, revision="new") == [entry.id]
+    [again] = await disk.claim(NOW, 1)
+    assert (again.envelope.revision, again.steps, await disk.revision("new")) == ("new", (), "rules")
