@@ -8,18 +8,25 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
 
 from inbound.accept.listener import Listener, bind
 from inbound.accept.policy import Limits
 from inbound.accept.spool import Spool, SpoolError
 from inbound.accept.spool.sqlite import SqliteSpool
+from inbound.assess.assessor import Assessor, Guard, unguarded
+from inbound.assess.dns import Resolver
+from inbound.assess.scanning import Scanner
+from inbound.assess.spam import Rspamd
+from inbound.assess.trial import Trial
+from inbound.assess.virus import Clamd
 from inbound.decide.engine import StopScope
 from inbound.decide.load import Loaded, RulesError
 from inbound.decide.rules import RuleSet
 from inbound.decide.watch import RuleBook
 from inbound.deliver.aws import Access, Aws, Boto3
-from inbound.deliver.intake import SpoolIntake
+from inbound.deliver.intake import Rejection, SpoolIntake
 from inbound.deliver.retry import Schedule
 from inbound.deliver.work import Identity
 from inbound.deliver.worker import Terms, Worker
@@ -30,6 +37,7 @@ SWEEP = 60.0  # seconds between looks for traces whose time is over
 LISTENER_DRAIN = 15.0  # seconds that transactions have to finish at a stop
 WORKER_DRAIN = 10.0  # seconds that messages in hand have
 
+SCANNER_SETTINGS = MappingProxyType({"spam": "INBOUND_RSPAMD", "virus": "INBOUND_CLAMD"})
 CHOSEN_WITH = MappingProxyType({"smtp": "INBOUND_LISTEN", "http": "INBOUND_HTTP_LISTEN"})
 
 OnRules = Callable[[RuleSet], Awaitable[None]]
@@ -42,12 +50,12 @@ async def _nothing(_rules: RuleSet) -> None:
 class Service:
     """One process that receives mail. `on_rules` is awaited before a revision takes effect; it may refuse it by raising.
 
-    `chosen_with` names what an operator chooses the addresses with, for the error that one of them is taken. `inherited` sockets of
-    systemd, by name, take the place of INBOUND_LISTEN.
+    `trial` stands in for scanners and DNS, and orders verdicts: never in production. `chosen_with` names what an operator chooses the
+    addresses with, for the error that one of them is taken. `inherited` sockets of systemd, by name, take the place of INBOUND_LISTEN.
     """
 
     def __init__(self, settings: Settings, log: Log, *, access: Access | None = None, aws: Aws | None = None, on_rules: OnRules = _nothing,
-                 production: bool = True, chosen_with: Mapping[str, str] = CHOSEN_WITH,
+                 production: bool = True, trial: Trial | None = None, chosen_with: Mapping[str, str] = CHOSEN_WITH,
                  inherited: Mapping[str, list[socket.socket]] = MappingProxyType({}),
                  ) -> None:
         self.settings = settings
@@ -58,9 +66,12 @@ class Service:
         self.tls = tls_context(settings)
         self.spool: Spool = SqliteSpool(settings.spool)
         self.aws: Aws = aws or Boto3(access)
-        self.worker = Worker(self.spool, self.aws, terms(settings), log)
+        self.trial = trial
+        self.assessor = assessor(settings, log, guard=self._scanner, trial=trial)
+        self.worker = Worker(self.spool, self.aws, terms(settings), log, assess=trial.assessor(self.assessor) if trial else self.assessor)
         self.rules = RuleBook(settings.rules, on_load=self._adopt, on_error=self._rejected, tls=self.tls is not None or not production)
-        self.intake = SpoolIntake(self.spool, self.worker, lambda: self.rules.current.rule_set, log, tls_works=self.tls is not None)
+        self.intake = SpoolIntake(self.spool, self.worker, lambda: self.rules.current.rule_set, log, tls_works=self.tls is not None,
+                                  rejection=Rejection(settings.reject, settings.reject_timeout))
         self.listener = Listener(self.intake, log, hostname=settings.hostname, limits=limits(settings), tls=self.tls)
         self.addresses: list[Address] = []
         self.http = settings.http_listen
@@ -107,6 +118,7 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.worker.stop(WORKER_DRAIN)
+        await self.assessor.close()
         await self.aws.close()
         await self.spool.stop()
         self.log.info(Event.SERVICE_STOPPED)
@@ -139,12 +151,18 @@ class Service:
         self.log.error(Event.RULES_REJECTED, file=str(self.settings.rules), errors=str(error).splitlines(),
                        kept=self.rules.current.rule_set.revision)
 
+    def _scanner(self, name: str) -> AbstractAsyncContextManager[None]:
+        return self.worker.sinks.scanner(name)
+
     def _warn(self) -> None:
         rule_set = self.rules.current.rule_set
         if rule_set.name is None:
             self.log.warning(Event.SERVICE_WARNING, warning="no rule set is active: every recipient is refused")
         elif self.production and any(rule.Enabled and rule.ScanEnabled for rule in rule_set.rules):
-            self.log.warning(Event.SERVICE_WARNING, warning="ScanEnabled is set, but no scanner is configured: the spam and virus verdicts are GRAY")
+            lacking = [(kind, setting) for kind, setting in SCANNER_SETTINGS.items() if kind not in scanners(self.settings)]
+            for kind, setting in lacking:
+                self.log.warning(Event.SERVICE_WARNING, warning=f"ScanEnabled is set, but no {kind} scanner is configured ({setting}): "
+                                                                f"the {kind} verdict is GRAY")
 
     async def _sweep(self) -> None:
         while True:
@@ -155,6 +173,24 @@ class Service:
                                        keep_revisions=[self.rules.current.rule_set.revision])
             except SpoolError as error:
                 self.log.error(Event.SPOOL_FAILED, error=str(error))
+
+
+def assessor(settings: Settings, log: Log, *, guard: Guard = unguarded, trial: Trial | None = None) -> Assessor:
+    """The checks on messages, with the scanners and the DNS servers of the settings."""
+    resolver = trial.resolver(settings.dns) if trial else Resolver(settings.dns)
+    chosen = {**(trial.scanners if trial else {}), **scanners(settings)}
+    return Assessor(resolver, log, hostname=settings.hostname, relaxed=settings.dkim_verdict == "relaxed", scanners=chosen, guard=guard,
+                    waits=settings.scan_failure == "retry")
+
+
+def scanners(settings: Settings) -> dict[str, Scanner]:
+    """The scanners that are configured, by the verdict they form."""
+    found: dict[str, Scanner] = {}
+    if settings.clamd:
+        found["virus"] = Clamd(settings.clamd, limit=settings.clamd_max_size, timeout=settings.scan_timeout)
+    if settings.rspamd:
+        found["spam"] = Rspamd(settings.rspamd, timeout=settings.scan_timeout)
+    return found
 
 
 def limits(settings: Settings) -> Limits:

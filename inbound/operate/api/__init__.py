@@ -7,6 +7,7 @@ import re
 from aiohttp import web
 
 from inbound.accept.spool import SpoolError, State
+from inbound.assess.verdicts import Status
 from inbound.decide.engine import StopScope
 from inbound.decide.rules import RuleSet
 from inbound.deliver.trace import trace
@@ -22,6 +23,8 @@ async def serve_http(service: Service, address: Address) -> web.AppRunner:
     app = web.Application()
     app[SERVICE] = service
     app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/messages/{id}", message)])
+    if service.trial:
+        app.add_routes([web.post("/dev/orders", order)])
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
@@ -67,6 +70,20 @@ async def message(request: web.Request) -> web.Response:
     rules = await service.spool.revision(entry.envelope.revision)
     scope = StopScope(service.settings.stop_scope)
     return web.json_response(trace(entry, RuleSet.model_validate_json(rules) if rules else None, scope))
+
+
+async def order(request: web.Request) -> web.Response:
+    """Only in `inbound dev`: the verdicts that the message with this SHA-256 shall have, and TXT records that its resolver shall know."""
+    trial = request.app[SERVICE].trial
+    if trial is None or request.content_type != "application/json":  # which no page of a stranger can send without asking first
+        raise web.HTTPUnsupportedMediaType
+    try:
+        told = await request.json()
+        verdicts = {str(name): Status(status) for name, status in told["verdicts"].items()}
+        trial.order(str(told["sha256"]), verdicts, {str(name): str(text) for name, text in told["records"].items()})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise web.HTTPBadRequest(text=str(error)) from None
+    return web.json_response({"status": "ok"})
 
 
 def _wait(request: web.Request) -> float:
