@@ -5,6 +5,7 @@ Values come from strangers; both forms of the log escape them, one line an event
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -67,11 +68,38 @@ def configure(form: str = "", *, level: str = "info", stream: TextIO | None = No
             renderer or (render_text if text else render_json),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.WriteLoggerFactory(file=out),
+        logger_factory=_Lines(out),
         cache_logger_on_first_use=False,
     )
     for name in ("mail.log", "aiohttp.access", "botocore", "boto3", "urllib3"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what they know, our own events tell
+
+
+class _Lines:
+    """Writes lines, all that one turn of the event loop brings with one call; at once where no loop runs."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._waiting: list[str] = []
+
+    def __call__(self, *_: Any) -> _Lines:
+        return self
+
+    def msg(self, line: str) -> None:
+        """Write a line."""
+        self._waiting.append(line)
+        if len(self._waiting) == 1:
+            try:
+                asyncio.get_running_loop().call_soon(self._write)
+            except RuntimeError:
+                self._write()
+
+    debug = info = warning = error = critical = msg
+
+    def _write(self) -> None:
+        lines, self._waiting = self._waiting, []
+        self._out.write("\n".join(lines) + "\n")
+        self._out.flush()
 
 
 class _Hide:
@@ -86,7 +114,7 @@ class _Hide:
 
 def get() -> Log:
     """The logger of the process."""
-    logger: Log = structlog.get_logger()
+    logger: Log = structlog.get_logger().bind()
     return logger
 
 
