@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inbound.accept.envelope import Envelope, Peer, new_message_id
-from inbound.accept.spool import Outcome, State, StepRecord, Update
+from inbound.accept.spool import Outcome, Query, State, StepRecord, Update
 from inbound.accept.spool.database import Database
 from inbound.accept.spool.entries import IN_ROW
 from inbound.accept.spool.rows import envelope_text
@@ -116,12 +116,73 @@ def floor(folder: Path, size: int, sessions: int, seconds: float) -> Figures:
     return figures
 
 
+def fill(database: Path, state: State, rows: int, **columns: float | str) -> None:
+    """Many entries in one state, written past the spool, with ids and envelopes of the usual size."""
+    text = envelope_text(envelope())
+    names = ("id", "state", "received", "due", "since", "size", "content", "revision", "envelope", *columns)
+    connection = sqlite3.connect(database)
+    connection.executemany(
+        f"INSERT INTO entry ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
+        ((new_message_id(), state.value, i / 100, 1e12, 0.0, 4096, "", "0" * 16, text, *columns.values()) for i in range(rows)),
+    )
+    connection.commit()
+    connection.close()
+
+
+async def answers(folder: Path) -> dict[str, float]:
+    """How long the spool takes, in milliseconds, for what is asked of it over and over."""
+    took = {}
+    start = time.perf_counter()
+    spool = SqliteSpool(folder)
+    await spool.start()
+    took["start"] = time.perf_counter() - start
+    for _ in range(3):
+        for name, ask in (
+            ("claim none", lambda: spool.claim(time.time(), 50)),
+            ("release 50", lambda: spool.release("down", time.time(), 50)),
+            ("claim 50", lambda: spool.claim(time.time(), 50)),
+            ("next_due", spool.next_due),
+            ("counts", spool.counts),
+            ("waiting", spool.waiting),
+            ("find dead", lambda: spool.find(Query(states=[State.DEAD]))),
+            ("find by error", lambda: spool.find(Query(error="refused"))),
+            ("sweep", lambda: spool.sweep(finished_before=-1, content_before=-1, keep_revisions=())),
+        ):
+            start = time.perf_counter()
+            await ask()
+            took[name] = min(took.get(name, 1e9), time.perf_counter() - start)
+    start = time.perf_counter()
+    await spool.stop()
+    took["stop"] = time.perf_counter() - start
+    return {name: seconds * 1000 for name, seconds in took.items()}
+
+
+def growth(folder: Path, seconds: float) -> None:
+    """Rates and answers of an empty spool, with 100,000 entries waiting for a sink, and with 1,000,000 done besides."""
+    for title, state, rows, columns in (
+        ("empty", State.DONE, 0, {}),
+        ("100,000 waiting", State.DEFERRED, 100_000, {"sink": "down", "error": "it is down"}),
+        ("and 1,000,000 done", State.DONE, 1_000_000, {"finished": 1.0}),
+    ):
+        asyncio.run(measure(folder, 4096, 1, 0, life=True))
+        fill(folder / "spool.sqlite3", state, rows, **columns)
+        puts = asyncio.run(measure(folder, 4096, 20, seconds, life=True))
+        took = asyncio.run(answers(folder))
+        print(f"{title}: {puts.rate:.0f} lives/s at 20 sessions, {puts.microseconds:.0f} us CPU")  # noqa: T201
+        print("  ms: " + ", ".join(f"{name} {milliseconds:.1f}" for name, milliseconds in took.items()), flush=True)  # noqa: T201
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path(), help="where to write; the disk measured is this one's")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each cell")
+    parser.add_argument("--growth", action="store_true", help="instead, what a spool with many entries costs")
     arguments = parser.parse_args()
     print(f"SQLite {sqlite3.sqlite_version}, {arguments.folder.absolute()}")  # noqa: T201  # a command prints
+    if arguments.growth:
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+            growth(Path(name) / "spool", arguments.seconds)
+        return
     print(f"{'octets':>8} {'sessions':>8} {'put/s':>8} {'CPU us':>7} {'ours us':>8} {'life/s':>8} {'CPU us':>7} {'floor/s':>8}")  # noqa: T201
     for size, sessions in CELLS:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as name:

@@ -22,14 +22,26 @@ from inbound.accept.spool.rows import (
     UnreadableError,
     entry_from,
     entry_shown,
+    envelope_from,
     envelope_text,
     step_row,
     storable,
 )
+from inbound.accept.spool.schema import BUCKET
 
 IN_ROW = "row"
 IN_BLOB = "blob"
-CHUNK_SECONDS = 0.02  # a sweep lets others have the thread after this long
+STROKE_SECONDS = 0.02  # work on many entries lets others have the thread after this long
+
+# see schema: ids are indexed in buckets, and only buckets that hold something are looked into
+BY_ID = f"""
+    WITH RECURSIVE bucket (at) AS (
+        SELECT max(number) / {BUCKET} FROM entry
+        UNION ALL
+        SELECT (SELECT max(number) FROM entry WHERE number < at * {BUCKET}) / {BUCKET} FROM bucket WHERE at IS NOT NULL
+    )
+    SELECT number, state, content FROM bucket CROSS JOIN entry INDEXED BY entry_id WHERE number / {BUCKET} = at AND id = ? LIMIT 1
+"""  # noqa: S608  # a number of ours
 
 
 class Place(NamedTuple):
@@ -47,8 +59,23 @@ class Swept(NamedTuple):
     more: bool
 
 
-def insert(connection: Connection, entry: Entry, data: bytes | None) -> None:
-    """A new entry; `data` is its content, None when that lies in a blob file."""
+class Stroke(NamedTuple):
+    """One stroke of work on the entries of a list: the ids it was done to, and how many of the list it has looked at."""
+
+    ids: list[str]
+    looked_at: int
+
+
+class Found(NamedTuple):
+    """Where an entry is: its number, its state, and what holds its content."""
+
+    number: int
+    state: str
+    content: str
+
+
+def insert(connection: Connection, entry: Entry, data: bytes | None) -> int:
+    """A new entry, and its number; `data` is its content, None when that lies in a blob file."""
     envelope = entry.envelope
     cursor = connection.execute(
         "INSERT INTO entry (id, state, received, due, since, size, content, assessment, revision, envelope) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -65,16 +92,27 @@ def insert(connection: Connection, entry: Entry, data: bytes | None) -> None:
             envelope_text(envelope),
         ),
     )
+    number = cursor.lastrowid or 0
     if data is not None:
-        connection.execute("INSERT INTO content (entry, data) VALUES (?, ?)", (cursor.lastrowid, data))
+        connection.execute("INSERT INTO content (entry, data) VALUES (?, ?)", (number, data))
+    return number
 
 
-def change(connection: Connection, entry_id: str, update: Update) -> bool:
-    """Apply an update; True when the entry's blob file is to go. Raises KeyError."""
-    found = connection.execute("SELECT number, content FROM entry WHERE id = ?", (entry_id,)).fetchone()
+def _find(connection: Connection, entry_id: str, number: int | None = None) -> Found | None:
+    """The entry with this id; `number` is where it should be, if that is known."""
+    row = None
+    if number is not None:
+        row = connection.execute("SELECT number, state, content FROM entry WHERE number = ? AND id = ?", (number, entry_id)).fetchone()
+    row = row or connection.execute(BY_ID, (entry_id,)).fetchone()
+    return Found(*row) if row else None
+
+
+def change(connection: Connection, entry_id: str, update: Update, number: int | None) -> bool:
+    """Apply an update; True when the entry's blob file is to go. `number` is the entry's, if known. Raises KeyError."""
+    found = _find(connection, entry_id, number)
     if found is None:
         raise KeyError(entry_id)
-    number, content = found
+    number, _, content = found
     columns = _columns(update)
     if update.drop_content:
         columns["content"] = ""
@@ -121,8 +159,8 @@ def _append_steps(connection: Connection, number: int, update: Update) -> None:
     )
 
 
-def claim(connection: Connection, now: float, limit: int) -> list[Entry]:
-    """Lease due entries, oldest received first. One that cannot be read becomes a dead letter instead of standing in the way."""
+def claim(connection: Connection, now: float, limit: int) -> list[tuple[int, Entry]]:
+    """Lease due entries, oldest received first, with their numbers. One that cannot be read becomes a dead letter instead."""
     connection.execute("UPDATE entry INDEXED BY entry_due SET ready = 1 WHERE state = 'deferred' AND ready = 0 AND due <= ?", (now,))
     rows = connection.execute(
         f"SELECT number, {ENTRY_COLUMNS} FROM entry INDEXED BY entry_ready WHERE ready = 1 AND due <= ? ORDER BY received, number LIMIT ?",  # noqa: S608  # names are ours
@@ -130,13 +168,13 @@ def claim(connection: Connection, now: float, limit: int) -> list[Entry]:
     ).fetchall()
     steps = _steps_of(connection, [row[0] for row in rows])
     connection.executemany("UPDATE entry SET state = 'active', ready = 0 WHERE number = ?", [row[:1] for row in rows])
-    entries = []
+    claimed = []
     for number, id_, _deferred, *rest in rows:
         try:
-            entries.append(entry_from((id_, State.ACTIVE, *rest), steps.get(number, ())))
+            claimed.append((number, entry_from((id_, State.ACTIVE, *rest), steps.get(number, ()))))
         except UnreadableError:
             connection.execute("UPDATE entry SET state = 'dead', finished = ?, error = ? WHERE number = ?", (now, UNREADABLE, number))
-    return entries
+    return claimed
 
 
 def _steps_of(connection: Connection, numbers: Sequence[int]) -> dict[int, list[Row]]:
@@ -149,25 +187,25 @@ def _steps_of(connection: Connection, numbers: Sequence[int]) -> dict[int, list[
     return steps
 
 
-def place(connection: Connection, entry_id: str) -> Place:
+def place(connection: Connection, entry_id: str, number: int | None) -> Place:
     """Where the content is. Raises KeyError where it is not kept."""
-    found = connection.execute("SELECT number, size, content FROM entry WHERE id = ?", (entry_id,)).fetchone()
-    if found is None or not found[2]:
+    found = _find(connection, entry_id, number)
+    if found is None or not found.content:
         raise KeyError(entry_id)
-    number, size, content = found
-    if content == IN_BLOB:
+    (size,) = connection.execute("SELECT size FROM entry WHERE number = ?", (found.number,)).fetchone()
+    if found.content == IN_BLOB:
         return Place(size, None)
-    row = connection.execute("SELECT data FROM content WHERE entry = ?", (number,)).fetchone()
+    row = connection.execute("SELECT data FROM content WHERE entry = ?", (found.number,)).fetchone()
     return Place(size, row[0] if row else b"")
 
 
-def get(connection: Connection, entry_id: str) -> Entry | None:
+def get(connection: Connection, entry_id: str, number: int | None) -> Entry | None:
     """One entry with its steps."""
-    row = connection.execute(f"SELECT number, {ENTRY_COLUMNS} FROM entry WHERE id = ?", (entry_id,)).fetchone()  # noqa: S608  # names are ours
-    if row is None:
+    found = _find(connection, entry_id, number)
+    if found is None:
         return None
-    number, *values = row
-    return entry_shown(values, _steps_of(connection, [number]).get(number, ()))
+    row = connection.execute(f"SELECT {ENTRY_COLUMNS} FROM entry WHERE number = ?", (found.number,)).fetchone()  # noqa: S608  # names are ours
+    return entry_shown(row, _steps_of(connection, [found.number]).get(found.number, ()))
 
 
 def find(connection: Connection, query: Query) -> list[Entry]:
@@ -224,38 +262,55 @@ def release(connection: Connection, sink: str, now: float, limit: int) -> int:
     return len(rows)
 
 
-def retry(connection: Connection, entry_ids: Iterable[str], now: float, revision: str | None = None) -> list[str]:
-    """Make DEAD and DEFERRED entries due at `now`, to be judged anew by `revision` if it is given; the ids it did this to."""
-    done = []
-    for entry_id in entry_ids:
-        dead = connection.execute(
-            "UPDATE entry SET state = 'deferred', ready = 0, due = ?, since = ?, attempts = 0, finished = 0.0 WHERE id = ? AND state = 'dead'",
-            (now, now, entry_id),
-        ).rowcount
-        deferred = dead or connection.execute("UPDATE entry SET ready = 0, due = ? WHERE id = ? AND state = 'deferred'", (now, entry_id)).rowcount
-        if deferred:
-            done.append(entry_id)
-            if revision is not None:
-                _judge_anew(connection, entry_id, revision)
-    return done
+def retry(connection: Connection, entry_ids: Sequence[str], now: float, revision: str | None = None) -> Stroke:
+    """Make DEAD and DEFERRED entries due at `now`, to be judged anew by `revision` if it is given."""
+
+    def make_due(entry_id: str) -> bool:
+        found = _find(connection, entry_id)
+        if found is None or found.state not in (State.DEAD.value, State.DEFERRED.value):
+            return False
+        if found.state == State.DEAD.value:
+            connection.execute("UPDATE entry SET since = ?, attempts = 0, finished = 0.0 WHERE number = ?", (now, found.number))
+        connection.execute("UPDATE entry SET state = 'deferred', ready = 0, due = ? WHERE number = ?", (now, found.number))
+        if revision is not None:
+            _judge_anew(connection, found.number, revision)
+        return True
+
+    return _stroke(entry_ids, make_due)
 
 
-def _judge_anew(connection: Connection, entry_id: str, revision: str) -> None:
-    number, text = connection.execute("SELECT number, envelope FROM entry WHERE id = ?", (entry_id,)).fetchone()
-    envelope = replace(Envelope.from_json(json.loads(text)), revision=revision)
+def _judge_anew(connection: Connection, number: int, revision: str) -> None:
+    (text,) = connection.execute("SELECT envelope FROM entry WHERE number = ?", (number,)).fetchone()
+    try:
+        envelope = replace(envelope_from(text), revision=revision)
+    except UnreadableError:
+        return  # the claim that comes next makes it a dead letter again
     connection.execute("UPDATE entry SET envelope = ?, revision = ? WHERE number = ?", (envelope_text(envelope), storable(revision), number))
     connection.execute("DELETE FROM step WHERE entry = ?", (number,))
 
 
-def drop(connection: Connection, entry_ids: Iterable[str], *, active: bool) -> list[str]:
-    """Remove entries, ACTIVE ones only if `active`; the ids removed. Blob files are the caller's to remove."""
-    removed = []
-    for entry_id in entry_ids:
-        found = connection.execute("SELECT number, state FROM entry WHERE id = ?", (entry_id,)).fetchone()
-        if found and (active or found[1] != State.ACTIVE.value):
-            _remove(connection, found[0])
-            removed.append(entry_id)
-    return removed
+def drop(connection: Connection, entry_ids: Sequence[str], *, active: bool) -> Stroke:
+    """Remove entries, ACTIVE ones only if `active`. Blob files are the caller's to remove."""
+
+    def remove(entry_id: str) -> bool:
+        found = _find(connection, entry_id)
+        if found is None or (found.state == State.ACTIVE.value and not active):
+            return False
+        _remove(connection, found.number)
+        return True
+
+    return _stroke(entry_ids, remove)
+
+
+def _stroke(entry_ids: Sequence[str], work: Callable[[str], bool]) -> Stroke:
+    deadline = time.monotonic() + STROKE_SECONDS
+    done: list[str] = []
+    for looked_at, entry_id in enumerate(entry_ids, 1):
+        if work(entry_id):
+            done.append(entry_id)
+        if time.monotonic() >= deadline:
+            return Stroke(done, looked_at)
+    return Stroke(done, len(entry_ids))
 
 
 def _remove(connection: Connection, number: int) -> None:
@@ -264,19 +319,22 @@ def _remove(connection: Connection, number: int) -> None:
     connection.execute("DELETE FROM entry WHERE number = ?", (number,))
 
 
-def give_back(connection: Connection, now: float, entry_ids: Collection[str] | None = None) -> int:
-    """End the leases of these entries, or of all: DEFERRED and due at `now`; how many."""
-    if entry_ids is None:
-        return connection.execute("UPDATE entry SET state = 'deferred', ready = 0, due = ? WHERE state = 'active'", (now,)).rowcount
-    return connection.executemany(
-        "UPDATE entry SET state = 'deferred', ready = 0, due = ? WHERE id = ? AND state = 'active'",
-        [(now, entry_id) for entry_id in entry_ids],
-    ).rowcount
+def give_back_all(connection: Connection, now: float) -> int:
+    """End every lease: DEFERRED and due at `now`; how many there were."""
+    return connection.execute("UPDATE entry SET state = 'deferred', ready = 0, due = ? WHERE state = 'active'", (now,)).rowcount
+
+
+def give_back(connection: Connection, now: float, numbers: Iterable[int]) -> None:
+    """End the leases of these entries."""
+    connection.executemany(
+        "UPDATE entry SET state = 'deferred', ready = 0, due = ? WHERE number = ? AND state = 'active'", [(now, number) for number in numbers]
+    )
 
 
 def without_blob(connection: Connection, names: Iterable[str]) -> list[str]:
     """Those of the names that are not the id of an entry whose content lies in a blob file."""
-    return [name for name in names if not connection.execute("SELECT 1 FROM entry WHERE id = ? AND content = ?", (name, IN_BLOB)).fetchone()]
+    query = "SELECT 1 FROM entry INDEXED BY entry_blob WHERE content = 'blob' AND id = ?"
+    return [name for name in names if not connection.execute(query, (name,)).fetchone()]
 
 
 def keep_revision(connection: Connection, digest: str, text: str) -> None:
@@ -296,7 +354,7 @@ def sweep_entries(connection: Connection, finished_before: float, limit: int) ->
         "SELECT number, id, content FROM entry INDEXED BY entry_finished WHERE state = 'done' AND finished < ? LIMIT ?",
         (finished_before, limit),
     )
-    return _stroke(rows.fetchall(), lambda number: _remove(connection, number), limit)
+    return _swept(rows.fetchall(), lambda number: _remove(connection, number), limit)
 
 
 def sweep_content(connection: Connection, finished_before: float, limit: int) -> Swept:
@@ -310,11 +368,11 @@ def sweep_content(connection: Connection, finished_before: float, limit: int) ->
         "SELECT number, id, content FROM entry INDEXED BY entry_finished_content WHERE state = 'done' AND content <> '' AND finished < ? LIMIT ?",
         (finished_before, limit),
     )
-    return _stroke(rows.fetchall(), empty, limit)
+    return _swept(rows.fetchall(), empty, limit)
 
 
-def _stroke(rows: Sequence[tuple[int, str, str]], remove: Callable[[int], None], limit: int) -> Swept:
-    deadline = time.monotonic() + CHUNK_SECONDS
+def _swept(rows: Sequence[tuple[int, str, str]], remove: Callable[[int], None], limit: int) -> Swept:
+    deadline = time.monotonic() + STROKE_SECONDS
     blobs: list[str] = []
     count = 0
     for number, id_, content in rows:

@@ -54,7 +54,7 @@ class SpoolFolder:
 
     def _recover(self, connection: Connection, now: float) -> int:
         connection.execute("BEGIN IMMEDIATE")
-        recovered = entries.give_back(connection, now)
+        recovered = entries.give_back_all(connection, now)
         connection.execute("COMMIT")
         self.blobs.remove(entries.without_blob(connection, self.blobs.names()))
         return recovered

@@ -39,11 +39,19 @@ def envelope_text(envelope: Envelope) -> str:
     return _encode_slots(_by_slots(envelope))
 
 
+def envelope_from(text: str) -> Envelope:
+    """The envelope that `envelope_text` wrote. Raises UnreadableError."""
+    try:
+        return Envelope.from_json(json.loads(text))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UnreadableError(UNREADABLE) from error
+
+
 def entry_from(row: Row, steps: Iterable[Row] = ()) -> Entry:
     """The entry of a row of ENTRY_COLUMNS and rows of STEP_COLUMNS. Raises UnreadableError."""
     try:
-        return _entry(row, Envelope.from_json(json.loads(row[-1])), tuple(map(step_from, steps)))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        return _entry(row, envelope_from(row[-1]), tuple(map(step_from, steps)))
+    except (ValueError, TypeError) as error:
         raise UnreadableError(UNREADABLE) from error
 
 

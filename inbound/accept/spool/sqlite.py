@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from inbound.accept.envelope import Envelope
 from inbound.accept.spool import Content, Draft, Entry, Query, SpoolError, State, Update, entries
 from inbound.accept.spool.blobs import Blob
-from inbound.accept.spool.cache import Cache
 from inbound.accept.spool.checks import check_put, check_update
 from inbound.accept.spool.commits import GroupCommit
 from inbound.accept.spool.content import FileContent, MemoryContent
 from inbound.accept.spool.database import Connection
 from inbound.accept.spool.drafts import DiskDraft
 from inbound.accept.spool.folder import SpoolFolder
+from inbound.accept.spool.leases import Leases
 from inbound.accept.spool.threads import FileThreads
 from inbound.accept.spool.transactions import Operation, Transactions
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 BLOB_THRESHOLD = 256 * 1024
 MEMORY = 64 << 20
-CHUNK = 500  # entries that one transaction changes at most
+CHUNK = 500  # entries that one stroke of a sweep takes at most
 AGAIN = 1.0  # seconds until a lease is given back again that could not be
 
 
@@ -59,12 +59,12 @@ class SqliteSpool:
         self._transactions = Transactions(partial(self._folder.database.open, migrate=False))
         self._commits: GroupCommit | None = None
         self._threads = FileThreads()
-        self._cache = Cache(memory)
+        self._leases = Leases(memory)
 
     @property
     def cached(self) -> int:
         """How many octets of content are held in memory."""
-        return self._cache.octets
+        return self._leases.octets
 
     @property
     def commits(self) -> int:
@@ -95,12 +95,12 @@ class SqliteSpool:
             return
         try:
             if not self._visitor:
-                await commits.submit(Operation(partial(entries.give_back, now=self._clock())))
+                await commits.submit(Operation(partial(entries.give_back_all, now=self._clock())))
         except SpoolError:
             pass  # the next start gives the leases back
         finally:
             await commits.stop()
-            self._cache.clear()
+            self._leases.end_all()
 
     def draft(self, message_id: str) -> Draft:
         self._owned()
@@ -128,12 +128,12 @@ class SqliteSpool:
             raise
         await inserted
 
-    def _insert(self, entry: Entry, data: bytes | None, failed: Callable[[], object] | None = None) -> asyncio.Future[None]:
-        def committed(_: Any, awaited: bool) -> None:
-            if entry.state is State.ACTIVE and not awaited:
-                self._give_back([entry.id])
-            elif entry.state is State.ACTIVE and data is not None:
-                self._cache.keep(entry.id, data)
+    def _insert(self, entry: Entry, data: bytes | None, failed: Callable[[], object] | None = None) -> asyncio.Future[int]:
+        def committed(number: int, awaited: bool) -> None:
+            if entry.state is State.ACTIVE and awaited:
+                self._leases.begin(entry.id, number, data)
+            elif entry.state is State.ACTIVE:
+                self._give_back([number])
 
         insert = Operation(
             lambda connection: entries.insert(connection, entry, data),
@@ -142,26 +142,28 @@ class SqliteSpool:
         return self._owned().submit(insert, committed=committed, failed=failed)
 
     async def claim(self, now: float, limit: int) -> list[Entry]:
-        def committed(claimed: list[Entry], awaited: bool) -> None:
-            if claimed and not awaited:
-                self._give_back([entry.id for entry in claimed])
+        def committed(claimed: list[tuple[int, Entry]], awaited: bool) -> None:
+            if not awaited:
+                self._give_back([number for number, _ in claimed])
+                return
+            for number, entry in claimed:
+                self._leases.begin(entry.id, number)
 
-        def undo(connection: Connection, claimed: list[Entry] | None) -> None:
-            entries.give_back(connection, now, [entry.id for entry in claimed or ()])
+        def undo(connection: Connection, claimed: list[tuple[int, Entry]] | None) -> None:
+            entries.give_back(connection, now, [number for number, _ in claimed or ()])
 
         claim = Operation(partial(entries.claim, now=now, limit=max(limit, 0)), undo=undo)
-        claimed: list[Entry] = await self._owned().submit(claim, committed=committed)
-        return claimed
+        return [entry for _, entry in await self._owned().submit(claim, committed=committed)]
 
-    def _give_back(self, entry_ids: list[str]) -> None:
+    def _give_back(self, numbers: list[int]) -> None:
         """End leases that nobody here will work, whatever it takes."""
         if self._commits is None:
             return  # `stop` gives everything back
 
         def failed() -> None:
-            asyncio.get_running_loop().call_later(AGAIN, self._give_back, entry_ids)
+            asyncio.get_running_loop().call_later(AGAIN, self._give_back, numbers)
 
-        operation = Operation(partial(entries.give_back, now=self._clock(), entry_ids=entry_ids))
+        operation = Operation(partial(entries.give_back, now=self._clock(), numbers=numbers))
         self._commits.submit(operation, failed=failed).add_done_callback(asyncio.Future.exception)
 
     async def update(self, entry_id: str, update: Update, *, lazy: bool = False) -> None:
@@ -169,18 +171,19 @@ class SqliteSpool:
 
         def committed(blob_is_over: bool, _: bool) -> None:
             if update.state not in (None, State.ACTIVE):
-                self._cache.forget(entry_id)
+                self._leases.end(entry_id)
             if blob_is_over:
                 self._threads.send(self._folder.blobs.remove, [entry_id])
 
-        change = Operation(partial(entries.change, entry_id=entry_id, update=update))
+        number = self._leases.number(entry_id)
+        change = Operation(partial(entries.change, entry_id=entry_id, update=update, number=number))
         await self._owned().submit(change, lazy=lazy, committed=committed)
 
     async def content(self, entry_id: str) -> Content:
-        cached = self._cache.get(entry_id)
+        cached = self._leases.content(entry_id)
         if cached is not None:
             return MemoryContent(cached)
-        size, data = await self._read(partial(entries.place, entry_id=entry_id))
+        size, data = await self._read(partial(entries.place, entry_id=entry_id, number=self._leases.number(entry_id)))
         if data is None:
             return await self._threads.run(FileContent, self._folder.blobs.path(entry_id), size)
         if len(data) != size:
@@ -188,7 +191,7 @@ class SqliteSpool:
         return MemoryContent(data)
 
     async def get(self, entry_id: str) -> Entry | None:
-        return await self._read(partial(entries.get, entry_id=entry_id))
+        return await self._read(partial(entries.get, entry_id=entry_id, number=self._leases.number(entry_id)))
 
     async def find(self, query: Query) -> list[Entry]:
         return await self._look(partial(entries.find, query=query))
@@ -206,22 +209,31 @@ class SqliteSpool:
         return await self._write(partial(entries.release, sink=sink, now=now, limit=max(limit, 0)))
 
     async def retry(self, entry_ids: Collection[str], now: float, *, revision: str | None = None) -> list[str]:
-        done: list[str] = []
-        for chunk in _chunks(entry_ids):
-            done += await self._change(partial(entries.retry, entry_ids=chunk, now=now, revision=revision))
-        return done
+        return await self._stroke_by_stroke(entry_ids, partial(entries.retry, now=now, revision=revision))
 
     async def drop(self, entry_ids: Collection[str]) -> list[str]:
-        def drop(connection: Connection, chunk: list[str]) -> list[str]:
-            return entries.drop(connection, chunk, active=self._visitor and self._folder.lock.is_free())
+        def drop(connection: Connection, entry_ids: list[str]) -> entries.Stroke:
+            return entries.drop(connection, entry_ids, active=self._visitor and self._folder.lock.is_free())
 
-        def committed(removed: list[str], _: bool) -> None:
-            self._threads.send(self._folder.blobs.remove, removed)
+        def committed(stroke: entries.Stroke, _: bool) -> None:
+            self._threads.send(self._folder.blobs.remove, stroke.ids)
 
-        removed: list[str] = []
-        for chunk in _chunks(entry_ids):
-            removed += await self._started().submit(Operation(partial(drop, chunk=chunk)), committed=committed)
-        return removed
+        return await self._stroke_by_stroke(entry_ids, drop, committed)
+
+    async def _stroke_by_stroke(
+        self,
+        entry_ids: Collection[str],
+        work: Callable[..., entries.Stroke],
+        committed: Callable[[entries.Stroke, bool], None] | None = None,
+    ) -> list[str]:
+        remaining = list(entry_ids)
+        done: list[str] = []
+        while remaining:
+            operation = Operation(partial(work, entry_ids=remaining))
+            stroke: entries.Stroke = await self._started().submit(operation, committed=committed)
+            done += stroke.ids
+            remaining = remaining[stroke.looked_at :]
+        return done
 
     async def keep_revision(self, digest: str, text: str) -> None:
         await self._change(partial(entries.keep_revision, digest=digest, text=text))
@@ -265,6 +277,7 @@ class SqliteSpool:
         return result
 
     async def _change(self, work: Callable[[Connection], T]) -> T:
+        """A write that a visitor may ask for too."""
         result: T = await self._started().submit(Operation(work))
         return result
 
@@ -277,8 +290,3 @@ class SqliteSpool:
                 return work(connection)
 
         return await self._threads.run(look)
-
-
-def _chunks(entry_ids: Collection[str]) -> Iterator[list[str]]:
-    ids = list(entry_ids)
-    return (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))

@@ -101,10 +101,10 @@ async def test_a_put_cancelled_in_its_commit_is_carried_out_and_free_for_a_claim
     entered, gate = threading.Event(), threading.Event()
     insert = entries.insert
 
-    def slow(*arguments: Any) -> None:
+    def slow(*arguments: Any) -> int:
         entered.set()
         gate.wait(10)
-        insert(*arguments)
+        return insert(*arguments)
 
     monkeypatch.setattr(entries, "insert", slow)
     message = envelope()

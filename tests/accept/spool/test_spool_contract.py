@@ -91,6 +91,18 @@ class TestDraft:
         draft.add(SMALL)
         assert draft.head(1_000_000) == SMALL
 
+    @pytest.mark.parametrize("data", [b"", SMALL, LARGE])
+    async def test_all_of_it_can_be_read_before_it_is_put(self, spool: Spool, data: bytes) -> None:
+        message = envelope()
+        draft = spool.draft(message.message_id)
+        draft.add(data)
+        content = await draft.content()
+        with content.open() as file:
+            assert file.read() == data
+        assert (content.size, content.head(1000)) == (len(data), data[:1000])
+        await spool.put(message, draft)
+        assert await read(spool, message.message_id) == data
+
     @pytest.mark.parametrize("data", [SMALL, LARGE])
     async def test_a_discarded_draft_leaves_nothing(self, kept: Kept, spool: Spool, data: bytes) -> None:
         draft = await drafted(spool, "a", data)
@@ -132,6 +144,15 @@ class TestPut:
         entry = await spool.put(message, await drafted(spool, message.message_id, SMALL))
         assert entry == Entry(message.message_id, message, len(SMALL), State.ACTIVE, due=clock.now, since=NOW - 3)
         assert await spool.get(entry.id) == entry
+
+    async def test_with_what_was_judged_before(self, kept: Kept, spool: Spool) -> None:
+        message = envelope()
+        entry = await spool.put(message, spool.draft(message.message_id), assessment='{"spf":"PASS"}')
+        assert entry.assessment == '{"spf":"PASS"}'
+        async for one in kept.now_and_after_a_crash(spool):
+            found = await one.get(entry.id)
+            assert found
+            assert found.assessment == entry.assessment
 
     async def test_held_it_is_leased_to_us(self, spool: Spool, clock: Clock) -> None:
         entry = await put(spool)
@@ -591,9 +612,25 @@ class TestRetry:
         assert await spool.retry([active.id, finished.id, "gone"], NOW) == []
         assert (await spool.counts())[State.DEFERRED] == 0
 
+    async def test_by_another_revision_what_was_done_is_forgotten(self, spool: Spool) -> None:
+        gone, waits, active = [await put(spool, revision="old") for _ in range(3)]
+        await spool.keep_revision("new", "text")
+        await spool.update(gone.id, dead(NOW, steps=[step()]))
+        await spool.update(waits.id, deferred(NOW + 900, steps=[step()]))
+        await spool.update(active.id, Update(steps=[step()]))
+        assert await spool.retry([gone.id, waits.id, active.id], NOW, revision="new") == [gone.id, waits.id]
+        for entry in await spool.claim(NOW, 10):
+            assert (entry.envelope.revision, entry.steps) == ("new", ())
+        found = await spool.get(active.id)
+        assert found
+        assert (found.envelope.revision, found.steps) == ("old", (step(),))
+        await spool.sweep(finished_before=0, content_before=0, keep_revisions=())
+        assert await spool.revision("new") == "text"
+
     async def test_many(self, spool: Spool) -> None:
-        entries = [await put(spool, held=False) for _ in range(12)]
+        entries = await asyncio.gather(*(put(spool, held=False) for _ in range(700)))
         assert sorted(await spool.retry(set(ids(entries)), NOW)) == sorted(ids(entries))
+        assert sorted(await spool.drop(set(ids(entries)))) == sorted(ids(entries))
 
 
 class TestDrop:

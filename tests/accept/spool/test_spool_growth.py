@@ -13,7 +13,7 @@ from inbound.accept.spool import State, database
 from inbound.accept.spool.sqlite import SqliteSpool
 
 NOW = 1_700_000_000.0
-ROWS = 20_000
+ROWS = 20_000  # ten buckets of ids
 
 COPY = """INSERT INTO entry (id, state, received, due, since, size, content, revision, envelope, finished, sink)
     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})

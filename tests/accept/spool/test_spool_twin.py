@@ -126,9 +126,9 @@ class Twins(RuleBasedStateMachine):
     def judge_anew(self, id_: str, received: float) -> None:
         self.both(lambda spool: spool.update(id_, Update(envelope=envelope(id_, received=received, revision="r9"))))
 
-    @rule(some=st.lists(ids, max_size=3))
-    def retry(self, some: list[str]) -> None:
-        self.both(lambda spool: spool.retry(some, self.clock.now))
+    @rule(some=st.lists(ids, max_size=3), revision=st.sampled_from([None, None, "r1"]))
+    def retry(self, some: list[str], revision: str | None) -> None:
+        self.both(lambda spool: spool.retry(some, self.clock.now, revision=revision))
 
     @rule(some=st.lists(ids, max_size=3))
     def drop(self, some: list[str]) -> None:
