@@ -43,7 +43,7 @@ def test_what_is_attacked_here_passes_before() -> None:
 @pytest.mark.parametrize(
     "another",
     [
-        b"From: ", b"from:", b"FROM\t : ", b"From :", b"X: y\rFrom: ", b"X: y\x0bFrom: ", b"X: y\x0cFrom : ", b"X: y\x85From: ",
+        b"From: ", b"from:", b"FROM\t : ", b"From :", b"X: y\rFrom: ", b"X: y\x0bFrom: ", b"X: y\x0cFrom : ", b"X: y\xc2\x85From: ",
         b"X: y\xe2\x80\xa8From: ", b"X: y\r\rFrom\0: ", b"X: y\rFrom \t\r: ",
     ],
     ids=repr,

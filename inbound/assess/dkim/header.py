@@ -17,7 +17,7 @@ from inbound.assess.message import FIELD, HEADER_LIMIT, header_block
 _SIGNATURE = b"dkim-signature"
 _MBOX_LINE = re.compile(rb"From [^\n]*+(?:\n|\Z)")
 _FROM = re.compile(rb"from[\x00-\x20\x7f]*+:")
-_BREAK = re.compile(rb"(?:[\r\n\v\f\x1c-\x1e\x85]|\xe2\x80[\xa8\xa9])\Z")
+_BREAK = re.compile(rb"(?:[\r\n\v\f\x1c-\x1e]|\xc2\x85|\xe2\x80[\xa8\xa9])\Z")
 
 
 class Header:
