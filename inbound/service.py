@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
 
 from inbound.accept.listener import Listener, bind
-from inbound.accept.policy import Limits
+from inbound.accept.policy import LOOPBACK, Limits, Trust
 from inbound.accept.spool import Spool, SpoolError
 from inbound.accept.spool.sqlite import SqliteSpool
+from inbound.accept.tls import Certificate, CertificateError
 from inbound.assess.assessor import Assessor, Guard, unguarded
 from inbound.assess.dns import Resolver
 from inbound.assess.scanning import Scanner
@@ -31,13 +31,14 @@ from inbound.deliver.retry import Schedule
 from inbound.deliver.work import Identity
 from inbound.deliver.worker import Terms, Worker
 from inbound.log import Event, Log
-from inbound.settings import Address, Settings, SettingsError
+from inbound.settings import Settings, SettingsError, SmtpAddress
 
 SWEEP = 60.0  # seconds between looks for traces whose time is over
 LISTENER_DRAIN = 15.0  # seconds that transactions have to finish at a stop
 WORKER_DRAIN = 10.0  # seconds that messages in hand have
 
 SCANNER_SETTINGS = MappingProxyType({"spam": "INBOUND_RSPAMD", "virus": "INBOUND_CLAMD"})
+SMTPS = "smtps"  # the name of inherited sockets where TLS begins with the connection
 CHOSEN_WITH = MappingProxyType({"smtp": "INBOUND_LISTEN", "http": "INBOUND_HTTP_LISTEN"})
 
 OnRules = Callable[[RuleSet], Awaitable[None]]
@@ -63,17 +64,20 @@ class Service:
         self.production = production
         self.chosen_with = chosen_with
         self._inherited = inherited
-        self.tls = tls_context(settings)
+        if SMTPS in inherited and settings.tls_cert is None:
+            raise SettingsError("systemd passes a socket named smtps, which needs a certificate: set INBOUND_TLS_CERT and INBOUND_TLS_KEY")
+        self.certificate = certificate(settings, log)
         self.spool: Spool = SqliteSpool(settings.spool)
         self.aws: Aws = aws or Boto3(access)
         self.trial = trial
         self.assessor = assessor(settings, log, guard=self._scanner, trial=trial)
         self.worker = Worker(self.spool, self.aws, terms(settings), log, assess=trial.assessor(self.assessor) if trial else self.assessor)
-        self.rules = RuleBook(settings.rules, on_load=self._adopt, on_error=self._rejected, tls=self.tls is not None or not production)
-        self.intake = SpoolIntake(self.spool, self.worker, lambda: self.rules.current.rule_set, log, tls_works=self.tls is not None,
+        self.rules = RuleBook(settings.rules, on_load=self._adopt, on_error=self._rejected, tls=self.certificate is not None or not production)
+        self.intake = SpoolIntake(self.spool, self.worker, lambda: self.rules.current.rule_set, log, tls_works=self._tls_works,
                                   rejection=Rejection(settings.reject, settings.reject_timeout))
-        self.listener = Listener(self.intake, log, hostname=settings.hostname, limits=limits(settings), tls=self.tls)
-        self.addresses: list[Address] = []
+        self.listener = Listener(self.intake, log, hostname=settings.hostname, limits=limits(settings), trust=trust(settings, production=production),
+                                 tls=self.certificate, smtputf8=settings.smtputf8, reverse_name=self.assessor.reverse_name)
+        self.addresses: list[SmtpAddress] = []
         self.http = settings.http_listen
         self.ready = False
         self._on_rules = on_rules
@@ -82,28 +86,30 @@ class Service:
     async def start(self) -> None:
         """Load the rules, open the spool, begin with what waits, listen. Raises RulesError, SpoolError, SettingsError; then nothing runs."""
         await self.rules.read()
-        sockets = self._bind()
+        sockets, secure = self._bind()
         try:
             await self.spool.start()
         except BaseException:
-            for sock in sockets:
+            for sock in (*sockets, *secure):
                 sock.close()
             raise
         try:
-            await self._begin(sockets)
+            await self._begin(sockets, secure)
         except BaseException:
             await self.spool.stop()
             raise
 
-    async def _begin(self, sockets: list[socket.socket]) -> None:
+    async def _begin(self, sockets: list[socket.socket], secure: list[socket.socket]) -> None:
         await self.rules.adopt()
         counts = await self.spool.counts()
         waiting = {str(state): count for state, count in counts.items() if count and state != "done"}
         if waiting:
             self.log.info(Event.SPOOL_RECOVERED, **waiting)
         await self.worker.start()
-        await self.listener.open(sockets)
+        await self.listener.open(sockets, secure)
         self._tasks = [asyncio.create_task(self.rules.watch()), asyncio.create_task(self._sweep())]
+        if self.certificate is not None:
+            self._tasks.append(asyncio.create_task(self.certificate.watch()))
         self.ready = True
         self.log.info(Event.SERVICE_STARTED, smtp=[str(a) for a in self.addresses], hostname=self.settings.hostname,
                       rules=str(self.settings.rules), revision=self.rules.current.rule_set.revision, data=str(self.settings.data))
@@ -123,18 +129,24 @@ class Service:
         await self.spool.stop()
         self.log.info(Event.SERVICE_STOPPED)
 
-    def _bind(self) -> list[socket.socket]:
-        sockets = [sock for found in self._inherited.values() for sock in found]
-        for host, port in () if sockets else self.settings.listen:
+    def _bind(self) -> tuple[list[socket.socket], list[socket.socket]]:
+        """The sockets to speak SMTP on, and those where TLS begins with the connection."""
+        bound = [(sock, name == SMTPS) for name, found in self._inherited.items() for sock in found]
+        for address in () if bound else self.settings.listen:
             try:
-                sockets += bind(host, port)
+                bound += [(sock, address.tls) for sock in bind(address.host, address.port)]
             except OSError as error:
-                for sock in sockets:
+                for sock, _ in bound:
                     sock.close()
-                raise SettingsError(f"cannot listen on {Address(host, port)}: {error.strerror or error}; "
+                raise SettingsError(f"cannot listen on {address}: {error.strerror or error}; "
                                     f"choose another with {self.chosen_with['smtp']}") from None
-        self.addresses = [Address(*sock.getsockname()[:2]) for sock in sockets]
-        return sockets
+        for sock, tls in bound:
+            host, port = sock.getsockname()[:2]
+            self.addresses.append(SmtpAddress(host, port, tls))
+        return [sock for sock, tls in bound if not tls], [sock for sock, tls in bound if tls]
+
+    def _tls_works(self) -> bool:
+        return self.certificate is not None and self.certificate.works
 
     async def _adopt(self, loaded: Loaded) -> None:
         """Before a revision takes effect: keep its text where a restart finds it, and let `inbound dev` create what it names."""
@@ -212,18 +224,19 @@ def terms(settings: Settings) -> Terms:
     )
 
 
-def tls_context(settings: Settings) -> ssl.SSLContext | None:
-    """TLS 1.2 and up with the configured certificate, or None. Raises SettingsError."""
+def trust(settings: Settings, *, production: bool) -> Trust:
+    """Who may speak for other clients; on a machine of one's own, everything on it."""
+    return Trust(proxies=settings.proxy_from, front_ends=settings.trusted if production else (*settings.trusted, *LOOPBACK))
+
+
+def certificate(settings: Settings, log: Log) -> Certificate | None:
+    """The configured certificate, or None. Raises SettingsError."""
     if settings.tls_cert is None or settings.tls_key is None:
         return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(settings.tls_cert, settings.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        raise SettingsError(f"INBOUND_TLS_CERT, INBOUND_TLS_KEY: {settings.tls_cert} and {settings.tls_key} are not a certificate and its key "
-                            f"in PEM form: {error}") from None
-    return context
+        return Certificate(settings.tls_cert, settings.tls_key, log)
+    except CertificateError as error:
+        raise SettingsError(str(error)) from None
 
 
 @contextlib.contextmanager

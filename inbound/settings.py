@@ -40,6 +40,17 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+class SmtpAddress(NamedTuple):
+    """Where SMTP is spoken; with `tls`, written `smtps://HOST:PORT`, TLS begins with the connection."""
+
+    host: str
+    port: int
+    tls: bool = False
+
+    def __str__(self) -> str:
+        return f"{'smtps://' if self.tls else ''}{Address(self.host, self.port)}"
+
+
 def address(text: Any) -> Any:
     """`HOST:PORT`, `[IPV6]:PORT` or `:PORT`. Raises ValueError."""
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]*)):([0-9]{1,5})", str(text).strip())
@@ -51,10 +62,18 @@ def address(text: Any) -> Any:
 def _addresses(text: Any) -> Any:
     if not isinstance(text, str):
         return text
-    found = tuple(address(part) for part in text.split(",") if part.strip())
+    found = tuple(_smtp_address(part.strip()) for part in text.split(",") if part.strip())
     if not found:
-        raise ValueError(f"{text!r} names no HOST:PORT (127.0.0.1:2525, [::1]:2525)")
+        raise ValueError(f"{text!r} names no HOST:PORT (127.0.0.1:2525, [::1]:2525, smtps://0.0.0.0:465)")
     return found
+
+
+def _smtp_address(text: str) -> SmtpAddress:
+    try:
+        host, port = address(text.removeprefix("smtps://"))
+        return SmtpAddress(host, port, text.startswith("smtps://"))
+    except ValueError:
+        raise ValueError(f"{text!r} is neither HOST:PORT nor smtps://HOST:PORT (127.0.0.1:2525, [::1]:2525, smtps://0.0.0.0:465)") from None
 
 
 def _host_name(text: str) -> str:
@@ -262,15 +281,16 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="INBOUND_", frozen=True, extra="ignore", env_ignore_empty=True)
 
-    listen: Annotated[tuple[Address, ...], NoDecode, BeforeValidator(_addresses)] = Field(
-        (Address("127.0.0.1", 2525),), description="SMTP addresses, a comma list; port 0 lets the system choose and prints the port")
+    listen: Annotated[tuple[SmtpAddress, ...], NoDecode, BeforeValidator(_addresses)] = Field(
+        (SmtpAddress("127.0.0.1", 2525),), description="SMTP addresses, a comma list; `smtps://HOST:PORT` begins with TLS; port 0 lets the system "
+        "choose and prints the port")
     hostname: Annotated[str, AfterValidator(_host_name)] = Field(
         default_factory=socket.gethostname, description="our name in the greeting, in Received and in bounces")
     rules: Path = Field(Path("rules.yaml"), description="the rule file, reloaded when it changes")
     data: Path = Field(Path("var"), description="the data folder; the spool lies in it")
     http_listen: Annotated[Address, NoDecode, BeforeValidator(address)] = Field(
         Address("127.0.0.1", 8025), description="HTTP address: /healthz, /readyz, /messages/ID")
-    tls_cert: Path | None = Field(None, description="certificate chain (PEM) for STARTTLS")
+    tls_cert: Path | None = Field(None, description="certificate chain (PEM) for STARTTLS and smtps, read again when it changes")
     tls_key: Path | None = Field(None, description="its private key (PEM)")
     authserv_id: Annotated[str, AfterValidator(_authserv_id)] = Field(
         "", description="our name in Authentication-Results; default: the host name. A sender's header that claims it is renamed")
@@ -285,9 +305,14 @@ class Settings(BaseSettings):
     data_timeout: Duration = Field(180.0, ge=1, description="longest silence within DATA")
     min_data_rate: int = Field(500, ge=0, description="octets a second that DATA must bring on average once it has lasted a minute")
     trusted: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)] = Field(
-        (), description="networks without per-client limits, a comma list; loopback always is")
+        (), description="networks without per-client limits (loopback has none, either), whose front ends may name their clients by XCLIENT; "
+        "a comma list")
+    proxy_from: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)] = Field(
+        (), description="networks of load balancers, a comma list: every connection from there must begin with a PROXY header (version 1 or 2), "
+        "and none from elsewhere may")
+    smtputf8: bool = Field(False, description="`true` offers SMTPUTF8: addresses and header fields beyond ASCII")
     dns: Annotated[tuple[Address, ...] | None, NoDecode, BeforeValidator(_servers)] = Field(
-        None, description="DNS servers that SPF, DKIM and DMARC ask, a comma list of `IP` or `IP:PORT`; default: those of /etc/resolv.conf")
+        None, description="DNS servers for SPF, DKIM, DMARC and the client's name, a comma list of `IP` or `IP:PORT`; default: those of /etc/resolv.conf")
     dkim_verdict: Literal["exact", "relaxed"] = Field(
         "exact", description="whose signature makes dkimVerdict PASS: the From domain's own, or (`relaxed`) any of the same organization's")
     clamd: Annotated[Address | Path | None, NoDecode, BeforeValidator(_socket)] = Field(
@@ -331,6 +356,9 @@ class Settings(BaseSettings):
         if (self.tls_cert is None) != (self.tls_key is None):
             given, lacking = ("CERT", "KEY") if self.tls_key is None else ("KEY", "CERT")
             raise ValueError(f"INBOUND_TLS_{given} is set without INBOUND_TLS_{lacking}; they go together, set both or none")
+        if self.tls_cert is None and any(listen.tls for listen in self.listen):
+            named = next(listen for listen in self.listen if listen.tls)
+            raise ValueError(f"INBOUND_LISTEN names {named}, which needs a certificate: set INBOUND_TLS_CERT and INBOUND_TLS_KEY")
         dkim = {"INBOUND_DKIM_KEY": self.dkim_key, "INBOUND_DKIM_SELECTOR": self.dkim_selector, "INBOUND_DKIM_DOMAIN": self.dkim_domain}
         if any(dkim.values()) and not all(dkim.values()):
             lacking_names = " and ".join(name for name, value in dkim.items() if not value)

@@ -21,6 +21,7 @@ PACKAGE = ROOT / "inbound"
 
 OUTSIDE = {
     "accept/listener.py": "SMTP sessions",
+    "accept/tls.py": "the certificate's files",
     "accept/spool/blobs.py": "content in files",
     "accept/spool/commits.py": "the thread that owns the database",
     "accept/spool/content.py": "content in files",

@@ -19,13 +19,13 @@ from pydantic import ValidationError
 
 from inbound import settings
 from inbound.operate.cli import COMMANDS
-from inbound.settings import Address, Rate, Settings, SettingsError, SmtpServer
+from inbound.settings import Address, Rate, Settings, SettingsError, SmtpAddress, SmtpServer
 
 README = Path(__file__).parents[1] / "README.md"
 UNITS = {"d": 86400, "h": 3600, "m": 60}
 
 FROM_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
-    "listen": ("0.0.0.0:25, [::1]:2525,:587", (Address("0.0.0.0", 25), Address("::1", 2525), Address("", 587))),
+    "listen": ("0.0.0.0:25, [::1]:2525,:587", (SmtpAddress("0.0.0.0", 25), SmtpAddress("::1", 2525), SmtpAddress("", 587))),
     "hostname": ("mx.example.com", "mx.example.com"),
     "rules": ("/etc/inbound/rules.yaml", Path("/etc/inbound/rules.yaml")),
     "data": ("/var/lib/inbound", Path("/var/lib/inbound")),
@@ -55,6 +55,8 @@ FROM_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
     "smarthost": ("smtp://me:p%40ss@mail.example.com:587", SmtpServer("mail.example.com", 587, "required", "me", "p@ss")),
     "bounce_rate": ("5/10m", Rate(5, 600.0)),
     "bounce_rate_per_sender": ("3/s", Rate(3, 1.0)),
+    "proxy_from": ("10.1.2.3/8,192.0.2.1", (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("192.0.2.1/32"))),
+    "smtputf8": ("true", True),
     "stop_scope": ("message", "message"),
     "retry_for": ("2d", 2 * 86400.0),
     "retry_min": ("1s", 1.0),
@@ -72,6 +74,9 @@ WRONG = [
     ("listen", "127.0.0.1:25,b", "HOST:PORT"),
     ("listen", "127.0.0.1:65536", "HOST:PORT"),
     ("listen", "::1:25", "HOST:PORT"),
+    ("listen", "smtp://127.0.0.1:25", "HOST:PORT nor smtps://HOST:PORT"),
+    ("listen", "smtps://", "smtps://HOST:PORT"),
+    ("listen", "smtps://0.0.0.0:465/", "smtps://HOST:PORT"),
     ("listen", ",", "HOST:PORT"),
     ("http_listen", "127.0.0.1", "HOST:PORT"),
     ("http_listen", "127.0.0.1:1,127.0.0.1:2", "HOST:PORT"),
@@ -109,6 +114,8 @@ WRONG = [
     ("bounce_rate", "many", "so many in a time (20/h, 5/10m)"),
     ("bounce_rate", "0/h", "so many in a time"),
     ("bounce_rate_per_sender", "20", "so many in a time"),
+    ("proxy_from", "10.0.0.1-10.0.0.9", "comma list of IP networks (10.0.0.0/8, 2001:db8::/32)"),
+    ("smtputf8", "utf-8", "valid boolean"),
     ("stop_scope", "rule", "'recipients' or 'message'"),
     ("retry_for", "inf", "time"),
     ("retry_for", "9" * 10, "time"),
@@ -151,6 +158,14 @@ def test_certificate_and_key_come_together(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setenv(variable(name), str(path))
     read = settings.read()
     assert {name: getattr(read, name) for name in PAIRED} == PAIRED
+
+
+def test_listening_with_tls_from_the_start_needs_a_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INBOUND_LISTEN", "127.0.0.1:25, smtps://127.0.0.1:465")
+    assert refused() == "INBOUND_LISTEN names smtps://127.0.0.1:465, which needs a certificate: set INBOUND_TLS_CERT and INBOUND_TLS_KEY"
+    for name, path in PAIRED.items():
+        monkeypatch.setenv(variable(name), str(path))
+    assert [(str(listen), listen.tls) for listen in settings.read().listen] == [("127.0.0.1:25", False), ("smtps://127.0.0.1:465", True)]
 
 
 @pytest.mark.parametrize(("given", "lacking"), [("tls_cert", "tls_key"), ("tls_key", "tls_cert")])
@@ -323,6 +338,8 @@ def default_text(name: str) -> str:
     value = default(name)
     if isinstance(value, Address | Rate):
         return str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, tuple):
         return ",".join(str(part) for part in value)
     if isinstance(value, float):

@@ -15,21 +15,22 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, AnyStr, ClassVar, Protocol, TypeVar
 
 from aiosmtpd.smtp import SMTP, TLSSetupException
 
-from inbound.accept import address, policy, reply
+from inbound.accept import address, policy, proxy, reply, xclient
 from inbound.accept.envelope import Envelope, Peer, Tls, new_message_id
 from inbound.accept.framing import Framer, received_count
-from inbound.accept.policy import Limits, Pinned
-from inbound.accept.reply import Refusal, Reply, ReplyError
+from inbound.accept.policy import Limits, Pinned, Trust
+from inbound.accept.reply import Refusal, Reply, ReplyError, TemporaryFailure
 from inbound.accept.spool import Draft, SpoolError, SpoolFull
 from inbound.log import Event, Log
 
 PRIVATE = ("_reader", "_writer", "_handle_client", "_reset_timeout", "_timeout_cb", "_timeout_handle", "_set_rset_state",
-           "_original_transport", "_cb_client_connected")
+           "_original_transport", "_tls_protocol", "_cb_client_connected")
 
 LINE_LIMIT = 2048  # RFC 5321 §4.5.3.1.4 asks for 512; Postfix takes 2048
 SKIP_LIMIT = 1024 * 1024  # an overlong command line is read to its end, up to this
@@ -38,6 +39,8 @@ HEADER_LIMIT = 102_400
 JUNK_LIMIT = 100  # commands that bring no message nearer, between two messages
 OVERSHOOT = 1000  # recipients refused in one transaction, before the session ends: a sender of twice what we take comes through
 RATE_GRACE = 180.0  # seconds of DATA before the minimum rate counts: who says little gets no less time than who says nothing
+PROXY_SECONDS = 3.0  # for a PROXY header to arrive
+NAME_SECONDS = 2.0  # from the beginning of a session, for the client's reverse name to be found
 LINGER = 5.0  # seconds that a client has to read our last reply, and to close TLS
 _HTTP_VERBS = frozenset((b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT", b"DELETE", b"PATCH"))
 
@@ -65,6 +68,20 @@ class Intake(Protocol):
         ...
 
 
+class TlsOffer(Protocol):
+    """The certificate as handshakes need it."""
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """For the next handshake."""
+        ...
+
+    @property
+    def works(self) -> bool:
+        """Is it fit to be offered?"""
+        ...
+
+
 @dataclass(slots=True)
 class Transaction:
     """What MAIL and RCPT have said so far, under the revision pinned at MAIL."""
@@ -73,6 +90,7 @@ class Transaction:
     reverse_path: str
     parameters: dict[str, str]
     body: str
+    smtputf8: bool
     forward_paths: list[str] = field(default_factory=list)
     refused: int = 0
 
@@ -90,7 +108,10 @@ class Session(SMTP):
     _writer: Any
     _reader: Any
     listener: Listener
-    peer: Peer
+    secure: bool  # TLS from the first octet on
+    peer: Peer  # the client, as policy, logs and envelopes see it
+    origin: Peer  # who connected, or whom the PROXY header named; XCLIENT may have made `peer` another
+    naming: asyncio.Task[str] | None  # the search for the client's reverse name
     transaction: Transaction | None
     errors: int  # refusals so far
     junk: int  # commands since the last message that brought none nearer
@@ -100,13 +121,14 @@ class Session(SMTP):
     draining: bool
     closing: bool
 
-    def begin(self, listener: Listener) -> Session:
+    def begin(self, listener: Listener, *, secure: bool) -> Session:
         """A new session made from this template, without the introspection of SMTP.__init__ (121 µs a connection)."""
         session = copy.copy(self)
         reader = asyncio.StreamReader(limit=CHUNK // 2, loop=self.loop)
         asyncio.StreamReaderProtocol.__init__(session, reader, client_connected_cb=session._cb_client_connected, loop=self.loop)
         session.listener = listener
-        session.transaction = None
+        session.secure = secure
+        session.transaction = session.naming = None
         session.errors = session.junk = 0
         session.rank = (0, 0)
         session.connected_at = time.time()
@@ -119,10 +141,12 @@ class Session(SMTP):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         first = self.transport is None
         super().connection_made(transport)
-        self.session.peer = self._client(transport) if first else self.peer
         if first:
-            self.peer = self.session.peer
+            self.peer = self.origin = self._client(transport)
             self.listener.enter(self)
+        elif self.peer is not self.origin:
+            self.listener.become(self, self.origin)  # RFC 3207 §4.2: XCLIENT came in clear
+            self._search_name()
 
     def _client(self, transport: asyncio.BaseTransport) -> Peer:
         name = transport.get_extra_info("peername")
@@ -176,7 +200,9 @@ class Session(SMTP):
         self._writer.write(answer.line())
 
     async def push(self, status: AnyStr) -> None:
-        """aiosmtpd's own words: only the 220 of smtp_STARTTLS comes here, and goes out as ours."""
+        """aiosmtpd's own words: only the 220 of smtp_STARTTLS comes here, and goes out as ours, unless TLS is taken for granted."""
+        if self.secure:
+            return
         self.send(reply.START_TLS if str(status).startswith("220") else reply.INTERNAL)
         await self._with_client(self._writer.drain())
 
@@ -201,6 +227,7 @@ class Session(SMTP):
 
     async def _handle_client(self) -> None:
         try:
+            await self._arrive()
             if self._greet():
                 while not self.closing:
                     await self._command()
@@ -215,14 +242,55 @@ class Session(SMTP):
                 self.send(trouble.reply)
         finally:
             self.close()
+            if self.naming is not None:
+                self.naming.cancel()
+
+    async def _arrive(self) -> None:
+        """What is due before the greeting: a PROXY header, then TLS. Raises Closed."""
+        if policy.is_in(self.origin.address, self.listener.trust.proxies):
+            self.origin = await self._proxied()
+            self.listener.become(self, self.origin)
+        if self.secure:
+            await self._start_tls()
+
+    async def _proxied(self) -> Peer:
+        """The client that the PROXY header names. Raises Closed."""
+        octets = b""
+        try:
+            async with asyncio.timeout(PROXY_SECONDS):
+                while (header := proxy.header(octets)) is None:
+                    chunk = await self._with_client(self._reader.read(proxy.V2_LIMIT))
+                    if not chunk:
+                        raise Closed
+                    octets += chunk
+        except (TimeoutError, proxy.NotProxy) as error:
+            self._refuse(reply.PROXY_EXPECTED, "connect", error=str(error) or f"no PROXY header in {PROXY_SECONDS:g} s")
+            raise Closed from None
+        self._reader._buffer[:0] = octets[header.length :]
+        return self.origin if header.client is None else Peer(policy.client_address(header.client[0]), header.client[1])
 
     def _greet(self) -> bool:
         refusal = self.listener.judge(self)
         if refusal is not None:
             self._refuse(refusal, "connect")
             return False
+        self._search_name()
         self.send(Reply(220, "", f"{self.hostname} ESMTP"))
         return True
+
+    def _search_name(self) -> None:
+        """Begin to look for the client's reverse name, unless a front end told it."""
+        if self.naming is not None:
+            self.naming.cancel()
+        self.naming = None if self.peer.reverse_name else self.listener.name_of(self.peer.address)
+
+    async def _named(self) -> Peer:
+        """The client with its reverse name, as far as that can be found in its time."""
+        if self.naming is not None:
+            await asyncio.wait((self.naming,))
+            self.peer = replace(self.peer, reverse_name=self.naming.result())
+            self.naming = None
+        return self.peer
 
     async def _command(self) -> None:
         """Read one command and answer it. An internal error is 451 4.3.0, and the session goes on (F2)."""
@@ -254,7 +322,7 @@ class Session(SMTP):
             raise Refusal(reply.LINE_TOO_LONG)
         line = line[:-2] if line.endswith(b"\r\n") else line[:-1]
         if b"\r" in line or b"\0" in line:
-            raise Refusal(reply.BAD_COMMAND)
+            raise Refusal(self._unwanted(reply.PROXY) if line == b"\0" else reply.BAD_COMMAND)  # in version 2 the third line is a NUL
         return line
 
     async def _skip_line(self, consumed: int) -> None:
@@ -273,9 +341,15 @@ class Session(SMTP):
 
     def _unknown(self, verb: bytes) -> Reply:
         if verb in _HTTP_VERBS:
-            self.errors = self.listener.limits.errors  # the 421 that follows ends it
-            return reply.HTTP
+            return self._unwanted(reply.HTTP)
+        if verb == b"PROXY":
+            return self._unwanted(reply.PROXY)
         return reply.UNKNOWN_COMMAND if verb.isalnum() else reply.BAD_COMMAND
+
+    def _unwanted(self, answer: Reply) -> Reply:
+        """The answer to another protocol: the 421 that follows it ends the session."""
+        self.errors = self.listener.limits.errors
+        return answer
 
     def _refuse(self, answer: Reply, command: str | bytes, **facts: Any) -> None:
         """Answer with a refusal, log it, and end a session that has had too many."""
@@ -304,8 +378,12 @@ class Session(SMTP):
         """RFC 5321 §4.1.1.1."""
         self._hello(argument, extended=True)
         offers = [self.hostname, "PIPELINING", f"SIZE {self.listener.limits.message_size}", "8BITMIME", "ENHANCEDSTATUSCODES"]
-        if self.tls_context and self.session.ssl is None:
+        if self.listener.tls is not None and self.listener.tls.works and self.session.ssl is None:
             offers.append("STARTTLS")
+        if self.listener.smtputf8:
+            offers.append("SMTPUTF8")
+        if self._is_front_end():
+            offers.append(xclient.OFFER)
         last = len(offers) - 1
         self._writer.write("".join(f"250{' ' if i == last else '-'}{offer}\r\n" for i, offer in enumerate(offers)).encode("ascii"))
 
@@ -315,7 +393,7 @@ class Session(SMTP):
         self.send(Reply(250, "", self.hostname))
 
     def _hello(self, argument: bytes, *, extended: bool) -> None:
-        name = address.helo_name(argument)
+        name = address.helo_name(argument, utf8=self.listener.smtputf8)
         if name is None:
             raise Refusal(reply.NEED_NAME)
         self._wasted()
@@ -331,12 +409,15 @@ class Session(SMTP):
             raise Refusal(reply.NESTED_MAIL)
         if self.draining:
             raise ReplyError(reply.SHUTTING_DOWN)
-        reverse_path, parameters = address.reverse_path(argument)
-        body = policy.mail_parameters(parameters, self.listener.limits, esmtp=self.session.extended_smtp)
+        reverse_path, parameters = address.reverse_path(argument, utf8=self.listener.smtputf8)
+        body = policy.mail_parameters(parameters, self.listener.limits, esmtp=self.session.extended_smtp, smtputf8=self.listener.smtputf8)
+        smtputf8 = "SMTPUTF8" in parameters
+        if not smtputf8 and not reverse_path.isascii():
+            raise Refusal(reply.NOT_ASCII)
         not_ready = self.listener.intake.ready()
         if not_ready is not None:
             raise ReplyError(not_ready)
-        self.transaction = Transaction(self.listener.intake.pin(), reverse_path, parameters, body)
+        self.transaction = Transaction(self.listener.intake.pin(), reverse_path, parameters, body, smtputf8)
         self.send(reply.MAIL_OK)
 
     async def _rcpt(self, argument: bytes) -> None:
@@ -344,7 +425,7 @@ class Session(SMTP):
         transaction = self.transaction
         if transaction is None:
             raise Refusal(reply.NEED_MAIL)
-        forward_path, parameters = address.forward_path(argument)
+        forward_path, parameters = address.forward_path(argument, utf8=transaction.smtputf8)
         if parameters:
             raise Refusal(reply.UNKNOWN_PARAMETER)
         try:
@@ -436,10 +517,10 @@ class Session(SMTP):
 
     async def _accept(self, transaction: Transaction, message_id: str, draft: Draft) -> None:
         envelope = Envelope(
-            message_id=message_id, peer=self.peer, helo=self.session.host_name, reverse_path=transaction.reverse_path,
+            message_id=message_id, peer=await self._named(), helo=self.session.host_name, reverse_path=transaction.reverse_path,
             forward_paths=tuple(transaction.forward_paths), received_at=time.time(), connected_at=self.connected_at,
             revision=transaction.pinned.revision, esmtp=self.session.extended_smtp, tls=self._tls(), body=transaction.body,
-            parameters=tuple(f"{k}={v}" if v else k for k, v in transaction.parameters.items()),
+            smtputf8=transaction.smtputf8, parameters=tuple(f"{k}={v}" if v else k for k, v in transaction.parameters.items()),
         )
         self.deadline = self.loop.time() + self.listener.limits.command_timeout
         await self.listener.intake.accept(envelope, draft)
@@ -487,14 +568,41 @@ class Session(SMTP):
         """Known, and not offered."""
         raise Refusal(reply.NOT_IMPLEMENTED)
 
+    def _is_front_end(self) -> bool:
+        return policy.is_in(self.origin.address, self.listener.trust.front_ends)
+
+    async def _xclient(self, argument: bytes) -> None:
+        """XCLIENT_README: a front end speaks for another client, and the session begins anew with the greeting."""
+        if self.transaction is not None:
+            raise Refusal(reply.NESTED_MAIL)
+        if not self._is_front_end():
+            raise Refusal(reply.NOT_TRUSTED)
+        said = xclient.attributes(argument)
+        self._wasted()
+        ip, port, name = self.peer.address, self.peer.port, self.peer.reverse_name
+        if said.address is not None:
+            ip, port, name = policy.client_address(said.address), 0, ""
+        self.listener.become(self, Peer(ip, port if said.port is None else said.port, name if said.name is None else said.name))
+        self.session.host_name, self.session.extended_smtp = said.helo, bool(said.extended)
+        self._greet()
+
     async def _starttls(self, argument: bytes) -> None:
-        """RFC 3207. aiosmtpd upgrades the transport and forgets what was said in clear."""
+        """RFC 3207."""
         if argument.strip():
             raise Refusal(reply.BAD_ARGUMENT)
         if self.session.ssl is not None:
             raise Refusal(reply.TLS_ALREADY)
-        if not self.tls_context:
+        if self.listener.tls is None:
             raise Refusal(reply.NOT_IMPLEMENTED)
+        if not self.listener.tls.works:
+            raise TemporaryFailure(reply.TLS_UNAVAILABLE)
+        await self._start_tls()
+
+    async def _start_tls(self) -> None:
+        """Shake hands. aiosmtpd upgrades the transport and forgets what was said in clear. Raises Closed when nothing comes of it."""
+        self.tls_context = self.listener.tls.context if self.listener.tls is not None else None
+        if self.secure:
+            self._hold_back()
         cause: BaseException | None = None
         try:
             await super().smtp_STARTTLS("")
@@ -505,10 +613,31 @@ class Session(SMTP):
             self.connection_lost(None)  # asyncio does not tell a protocol that has not seen its handshake end
             raise Closed
 
+    def _hold_back(self) -> None:
+        """Keep what already came of a handshake for the TLS layer, and let nothing overtake it."""
+        early = bytes(self._reader._buffer)
+        self._reader._buffer.clear()
+        if self._reader.at_eof():
+            raise Closed
+        if early:
+            self.transport.pause_reading()
+            self.loop.call_soon(self._hand_over, self.transport, early)
+
+    def _hand_over(self, transport: Any, octets: bytes) -> None:
+        layer: Any = self._tls_protocol
+        while octets:
+            buffer = layer.get_buffer(len(octets))
+            count = min(len(buffer), len(octets))
+            buffer[:count] = octets[:count]
+            layer.buffer_updated(count)
+            octets = octets[count:]
+        transport.resume_reading()
+
     COMMANDS: ClassVar[dict[bytes, Callable[[Session, bytes], Any]]] = {
         b"EHLO": _ehlo, b"HELO": _helo, b"MAIL": _mail, b"RCPT": _rcpt, b"DATA": _data, b"RSET": _rset,
         b"NOOP": _noop, b"VRFY": _vrfy, b"HELP": _help, b"QUIT": _quit, b"EXPN": _not_offered, b"TURN": _not_offered,
         b"ETRN": _not_offered, b"AUTH": _not_offered, b"BDAT": _not_offered, b"STARTTLS": _starttls,
+        b"XCLIENT": _xclient,
     }
 
 
@@ -517,14 +646,18 @@ def _printable(verb: bytes) -> str:
 
 
 class Listener:
-    """All SMTP sessions of the process, on any number of addresses."""
+    """All SMTP sessions of the process, on any number of addresses. `reverse_name` finds the name of an IP address; empty when there is none."""
 
-    def __init__(self, intake: Intake, log: Log, *, hostname: str, limits: Limits, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, intake: Intake, log: Log, *, hostname: str, limits: Limits, trust: Trust | None = None, tls: TlsOffer | None = None,
+                 smtputf8: bool = False, reverse_name: Callable[[str], Awaitable[str]] | None = None) -> None:
         self.intake = intake
         self.log = log
         self.limits = limits
+        self.trust = trust or Trust()
         self.hostname = hostname
-        self._tls_context = tls
+        self.tls = tls
+        self.smtputf8 = smtputf8
+        self._reverse_name = reverse_name
         self._template: Session | None = None
         self._servers: list[asyncio.Server] = []
         self._sessions: set[Session] = set()
@@ -532,17 +665,19 @@ class Listener:
         self._empty = asyncio.Event()
         self._draining = False
 
-    async def open(self, sockets: Sequence[socket.socket]) -> None:
-        """Serve on sockets that are bound, in the running loop."""
+    async def open(self, sockets: Sequence[socket.socket], secure: Sequence[socket.socket] = ()) -> None:
+        """Serve on sockets that are bound, in the running loop; on `secure` ones TLS begins with the connection."""
+        if secure and self.tls is None:
+            raise ValueError("implicit TLS needs a certificate")
         loop = asyncio.get_running_loop()
-        self._template = Session(handler=object(), hostname=self.hostname, tls_context=self._tls_context, loop=loop)
-        for sock in sockets:
-            self._servers.append(await loop.create_server(self._session, sock=sock, backlog=1024))
+        self._template = Session(handler=object(), hostname=self.hostname, loop=loop)
+        for sock in (*sockets, *secure):
+            self._servers.append(await loop.create_server(partial(self._session, secure=sock in secure), sock=sock, backlog=1024))
 
-    def _session(self) -> Session:
+    def _session(self, *, secure: bool = False) -> Session:
         if self._template is None:
             raise RuntimeError("the listener is not open")
-        return self._template.begin(self)
+        return self._template.begin(self, secure=secure)
 
     async def drain(self, seconds: float) -> None:
         """Stop listening; idle sessions get 421, transactions may finish within `seconds`, then the rest is cut off."""
@@ -564,22 +699,51 @@ class Listener:
 
     def enter(self, session: Session) -> None:
         """A session began."""
-        key = policy.client_key(session.peer.address)
         self._sessions.add(session)
-        self._of_client[key] += 1
-        session.rank = (len(self._sessions), self._of_client[key])
+        self._count(session)
 
     def leave(self, session: Session) -> None:
         """A session ended."""
         if session not in self._sessions:
             return
         self._sessions.discard(session)
+        self._discount(session)
+        if not self._sessions:
+            self._empty.set()
+
+    def become(self, session: Session, peer: Peer) -> None:
+        """A session speaks for another client from here on."""
+        if session in self._sessions:  # else it has ended meanwhile
+            self._discount(session)
+            session.peer = peer
+            self._count(session)
+
+    def _count(self, session: Session) -> None:
+        key = policy.client_key(session.peer.address)
+        self._of_client[key] += 1
+        session.rank = (len(self._sessions), self._of_client[key])
+
+    def _discount(self, session: Session) -> None:
         key = policy.client_key(session.peer.address)
         self._of_client[key] -= 1
         if self._of_client[key] <= 0:
             del self._of_client[key]
-        if not self._sessions:
-            self._empty.set()
+
+    def name_of(self, address: str) -> asyncio.Task[str] | None:
+        """The search for the reverse name of a client; None where there is nothing to search for. It ends in NAME_SECONDS."""
+        if self._reverse_name is None or policy.is_in(address, policy.LOOPBACK):
+            return None
+        return asyncio.get_running_loop().create_task(self._find_name(self._reverse_name, address))
+
+    async def _find_name(self, reverse_name: Callable[[str], Awaitable[str]], address: str) -> str:
+        try:
+            async with asyncio.timeout(NAME_SECONDS):
+                return await reverse_name(address)
+        except TimeoutError:
+            return ""
+        except Exception as error:
+            self.log.error(Event.SESSION_FAILED, client=address, command="connect", error=repr(error), exc_info=error)
+            return ""
 
     def judge(self, session: Session) -> Reply | None:
         """The refusal of a session that just began, or None."""
@@ -596,8 +760,8 @@ class Listener:
 
     def handshake_failed(self, session: Session, cause: BaseException | None) -> None:
         """Log a TLS handshake that came to nothing; there is nobody left to answer."""
-        self.log.info(Event.SESSION_REFUSED, client=session.peer.address, helo=session.session.host_name or "", command="STARTTLS",
-                      reason="tls handshake", reply="", error=str(cause or ""))
+        self.log.info(Event.SESSION_REFUSED, client=session.peer.address, helo=session.session.host_name or "",
+                      command="connect" if session.secure else "STARTTLS", reason="tls handshake", reply="", error=str(cause or ""))
 
     def trouble(self, session: Session, command: str, error: Exception) -> ReplyError:
         """The temporary failure that our own trouble is to the client; logged with its cause."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import Protocol
@@ -77,8 +77,10 @@ def client_key(address: str) -> str:
     return str(ipaddress.IPv6Network((address, 64), strict=False))
 
 
-def is_in(address: str, networks: Iterable[Network]) -> bool:
+def is_in(address: str, networks: Sequence[Network]) -> bool:
     """Is the address in one of the networks?"""
+    if not networks:
+        return False
     ip = ipaddress.ip_address(address)
     return any(ip in network for network in networks)
 

@@ -106,6 +106,11 @@ class Assessor:
         found = Findings(sender, told_spf, told_dkim, told_dmarc)
         return _assessment(found, verdict), found
 
+    async def reverse_name(self, ip: str) -> str:
+        """The name that DNS gives an address, if it also leads back to it; else empty. Never raises."""
+        found = await self._safely("reverse name", reverse_name(self._resolver, ip))
+        return found if isinstance(found, str) else ""
+
     async def close(self) -> None:
         """End lookups, give connections back."""
         await self._resolver.close()
@@ -138,8 +143,7 @@ class Assessor:
         peer = envelope.peer
         if peer.reverse_name or not peer.address or ipaddress.ip_address(peer.address).is_loopback:
             return peer.reverse_name
-        found = await self._safely("reverse name", reverse_name(self._resolver, peer.address))
-        return found if isinstance(found, str) else ""
+        return await self.reverse_name(peer.address)
 
     async def _scan(self, kind: str, envelope: Envelope, content: Content) -> Verdict | ScannerDown | ScannerBusy:
         scanner = self._scanners.get(kind)

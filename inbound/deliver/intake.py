@@ -41,7 +41,7 @@ class PinnedRules:
 
     __slots__ = ("_rule_set", "_tls_works", "revision")
 
-    def __init__(self, rule_set: RuleSet, *, tls_works: bool) -> None:
+    def __init__(self, rule_set: RuleSet, *, tls_works: Callable[[], bool]) -> None:
         self._rule_set = rule_set
         self._tls_works = tls_works
         self.revision = rule_set.revision
@@ -51,10 +51,10 @@ class PinnedRules:
         return self._rule_set.admits(address)
 
     def recipient(self, address: str, *, tls: bool) -> Reply:
-        """250, 550 5.1.1 when no enabled rule matches, 530 5.7.0 when all that do require TLS (454 when we cannot offer it)."""
+        """250, 550 5.1.1 when no enabled rule matches, 530 5.7.0 when all that do require TLS (451 when we cannot offer it)."""
         found = acceptance(self._rule_set, address, tls=tls)
-        if found is Acceptance.TLS_REQUIRED and not self._tls_works:
-            return reply.TLS_UNAVAILABLE
+        if found is Acceptance.TLS_REQUIRED and not self._tls_works():
+            return reply.CANNOT_REQUIRE_TLS
         return _ANSWERS[found]
 
     def postmaster(self) -> str | None:
@@ -66,7 +66,7 @@ class PinnedRules:
 class SpoolIntake:
     """Pins the current rule set, keeps messages in the spool, gives them to the worker."""
 
-    def __init__(self, spool: Spool, worker: Worker, rules: Callable[[], RuleSet], log: Log, *, tls_works: bool,
+    def __init__(self, spool: Spool, worker: Worker, rules: Callable[[], RuleSet], log: Log, *, tls_works: Callable[[], bool],
                  rejection: Rejection = Rejection()) -> None:
         self._spool = spool
         self._worker = worker

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from smtp_client import Client
 from inbound.accept import reply
 from inbound.accept.envelope import Envelope
 from inbound.accept.listener import Listener, bind
-from inbound.accept.policy import Limits
+from inbound.accept.policy import Limits, Trust
 from inbound.accept.reply import Reply
 from inbound.accept.spool import Draft
 from inbound.accept.spool.memory import MemorySpool
@@ -175,20 +175,34 @@ def session_tasks() -> list[asyncio.Task[Any]]:
     return [task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__qualname__", "") == "Session._handle_client"]
 
 
+@dataclass
+class Offer:
+    """A certificate, in a context; `works` may change."""
+
+    context: ssl.SSLContext
+    works: bool = True
+
+
 @contextlib.asynccontextmanager
-async def front_door(*hosts: str, tls: ssl.SSLContext | None = None, send_buffer: int = 0, failures: int = 0,
-                     **limits: Any) -> AsyncIterator[Door]:
-    """A listener on free ports of `hosts` (127.0.0.1 when none), under these limits. It must log exactly `failures` internal errors."""
+async def front_door(*hosts: str, tls: Offer | ssl.SSLContext | None = None, secure: bool = False, trust: Trust | None = None,
+                     smtputf8: bool = False, reverse_name: Callable[[str], Awaitable[str]] | None = None, send_buffer: int = 0,
+                     failures: int = 0, **limits: Any) -> AsyncIterator[Door]:
+    """A listener on free ports of `hosts` (127.0.0.1 when none), under these limits. It must log exactly `failures` internal errors.
+
+    `secure`: TLS begins with the connection, on all of them.
+    """
     intake, journal = SpoolIntake(), Journal()
     await intake.spool.start()
-    listener = Listener(intake, journal.log, hostname=HOSTNAME, limits=Limits(**limits), tls=tls)
+    offer = Offer(tls) if isinstance(tls, ssl.SSLContext) else tls
+    listener = Listener(intake, journal.log, hostname=HOSTNAME, limits=Limits(**limits), tls=offer, trust=trust, smtputf8=smtputf8,
+                        reverse_name=reverse_name)
     sockets = [sock for host in hosts or ("127.0.0.1",) for sock in bind(host, 0)]
     if send_buffer:
         for sock in sockets:
             sock.setsockopt(1, 7, send_buffer)  # SOL_SOCKET, SO_SNDBUF: connections inherit it
     door = Door(listener, intake, journal, [sock.getsockname()[:2] for sock in sockets])
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: door.faults_of_the_loop.append(context))
-    await listener.open(sockets)
+    await (listener.open((), sockets) if secure else listener.open(sockets))
     try:
         yield door
     finally:

@@ -6,16 +6,13 @@ import asyncio
 import ssl
 import warnings
 from collections.abc import Awaitable, Callable
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import trustme
 from front_door import Door, front_door, until
 from smtp_client import Client, Gone
 
-from inbound import service
-from inbound.accept import listener, reply
+from inbound.accept import listener, reply, tls
 from inbound.log import Event
 
 EHLO = "250-mx.test\n250-PIPELINING\n250-SIZE 41943040\n250-8BITMIME\n250 ENHANCEDSTATUSCODES"
@@ -30,15 +27,13 @@ def authority() -> trustme.CA:
 
 @pytest.fixture(scope="module")
 def server(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    """The context that the service makes of a certificate and its key."""
+    """The context that is made of a certificate and its key."""
     folder = tmp_path_factory.mktemp("tls")
     issued = authority.issue_cert("mx.test")
     cert, key = folder / "cert.pem", folder / "key.pem"
     cert.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
     key.write_bytes(issued.private_key_pem.bytes())
-    context = service.tls_context(SimpleNamespace(tls_cert=cert, tls_key=key))  # type: ignore[arg-type]
-    assert context is not None
-    return context
+    return tls.read(cert, key).context
 
 
 @pytest.fixture
@@ -318,10 +313,3 @@ async def test_f6_a_drain_ends_a_handshake(server: ssl.SSLContext) -> None:
         await door.listener.drain(10)
         assert b"250" not in await rest_in_bytes(client)
         await door.empty()
-
-
-def test_a_certificate_that_is_none_is_a_settings_error(tmp_path: Path) -> None:
-    broken = tmp_path / "broken.pem"
-    broken.write_text("no certificate")
-    with pytest.raises(service.SettingsError, match="INBOUND_TLS_CERT"):
-        service.tls_context(SimpleNamespace(tls_cert=broken, tls_key=broken))  # type: ignore[arg-type]
