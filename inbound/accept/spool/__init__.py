@@ -135,7 +135,7 @@ class Content(Protocol):
 
 
 class Draft(Protocol):
-    """Content that is still arriving: in memory while small, then a blob file."""
+    """Content that is still arriving: in memory while small, then a blob file. Every draft ends in one `put`, or in `discard`."""
 
     @property
     def size(self) -> int:
@@ -147,7 +147,7 @@ class Draft(Protocol):
         ...
 
     async def flush(self) -> None:
-        """Write what is held in memory to the blob file. Raises SpoolError."""
+        """Write what is held in memory to the blob file; a small draft stays in memory. Raises SpoolError, and then all of it is lost."""
         ...
 
     def head(self, limit: int) -> bytes:
@@ -165,7 +165,9 @@ class Draft(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which entries to list: all of the given restrictions hold. `error` is a case-insensitive substring; times are epoch seconds."""
+    """Which entries to list: all of the given restrictions hold. `error` is a case-insensitive substring; times are epoch seconds, and
+    exclude what was received at that very time.
+    """
 
     states: Collection[State] = ()
     error: str = ""
@@ -179,20 +181,24 @@ class Spool(Protocol):
     """What was accepted, what is due, what was done. One live process at a time owns it; others may look and ask (`sqlite` visitor)."""
 
     async def start(self) -> None:
-        """Open, lock, migrate, give back the leases of a dead owner, remove half-written blobs. Raises SpoolLocked, SpoolVersion, SpoolError."""
+        """Open, lock, migrate, give back the leases of a dead owner, remove half-written blobs; nothing if it is open.
+
+        Raises SpoolLocked, SpoolVersion, SpoolError.
+        """
         ...
 
     async def stop(self) -> None:
-        """Commit what waits, give back every lease (due at once), close and unlock."""
+        """Commit what waits, give back every lease (due at once), close and unlock. Everything asked afterwards raises SpoolError."""
         ...
 
     def draft(self, message_id: str) -> Draft:
-        """A new empty draft for the content of `message_id`."""
+        """A new empty draft for the content of `message_id`. Raises ValueError for an id that is no plain file name."""
         ...
 
     async def put(self, envelope: Envelope, draft: Draft, *, held: bool = True, assessment: str = "") -> Entry:
         """Make the message durable; when this returns, it survives a power cut. Raises SpoolError, SpoolFull: then nothing is kept.
 
+        When the caller is cancelled, the message is either whole, and due at once, or absent.
         `assessment` is what was judged before. `held` leases it to this process at once (ACTIVE), to be worked from memory; else it is
         DEFERRED and due at once.
         """
@@ -205,12 +211,12 @@ class Spool(Protocol):
     async def update(self, entry_id: str, update: Update, *, lazy: bool = False) -> None:
         """Apply `update`; when this returns it is durable. `lazy` lets it wait up to 50 ms to share another commit.
 
-        Raises KeyError for an entry that is gone, SpoolError otherwise.
+        Raises KeyError for an entry that is gone, ValueError for an update that lacks what its state needs, SpoolError otherwise.
         """
         ...
 
     async def content(self, entry_id: str) -> Content:
-        """The content of an entry. Raises KeyError where it is not kept any more."""
+        """The content of an entry. Raises KeyError where it is not kept any more, SpoolError where it cannot be read or is not whole."""
         ...
 
     async def get(self, entry_id: str) -> Entry | None:
