@@ -312,7 +312,7 @@ class Settings(BaseSettings):
         "and none from elsewhere may")
     smtputf8: bool = Field(False, description="`true` offers SMTPUTF8: addresses and header fields beyond ASCII")
     dns: Annotated[tuple[Address, ...] | None, NoDecode, BeforeValidator(_servers)] = Field(
-        None, description="DNS servers for SPF, DKIM, DMARC and the client's name, a comma list of `IP` or `IP:PORT`; default: those of /etc/resolv.conf")
+        None, description="DNS servers for SPF, DKIM, DMARC and the client's name: a list of `IP` or `IP:PORT`; default: those of /etc/resolv.conf")
     dkim_verdict: Literal["exact", "relaxed"] = Field(
         "exact", description="whose signature makes dkimVerdict PASS: the From domain's own, or (`relaxed`) any of the same organization's")
     clamd: Annotated[Address | Path | None, NoDecode, BeforeValidator(_socket)] = Field(
