@@ -13,7 +13,7 @@ from inbound.decide.problem import KeyPath, Problem
 from inbound.decide.recipients import InvalidRecipient, Lookup
 from inbound.decide.wording import near
 
-UNSUPPORTED_ACTIONS = ("BounceAction", "WorkmailAction", "ConnectAction")
+UNSUPPORTED_ACTIONS = ("WorkmailAction", "ConnectAction")
 
 
 class _Rule(NamedTuple):
@@ -58,6 +58,15 @@ def without_certificate(document: Document) -> Iterator[Problem]:
                                    "set INBOUND_TLS_CERT and INBOUND_TLS_KEY, or write Optional")
 
 
+def without_smarthost(document: Document) -> Iterator[Problem]:
+    """What is wrong where there is no way to send bounces: those of the enabled rules of the active set."""
+    for rule in _active_rules(document):
+        for path, action in rule.actions if rule.enabled else ():
+            if "BounceAction" in action:
+                yield document.problem((*path, "BounceAction"), "needs a server to send bounces through; set INBOUND_SMARTHOST "
+                                       "(smtp://mail.example.com:587), or 'Enabled: false' keeps the rule in the file", key=True)
+
+
 def doubts(document: Document) -> Iterator[Problem]:
     """The warnings: what is allowed, and seldom meant."""
     if _active_name(document) is None:
@@ -68,6 +77,7 @@ def doubts(document: Document) -> Iterator[Problem]:
     for _, rules in _rule_sets(document):
         for rule in rules:
             yield from _idle(document, rule)
+            yield from _odd_bounces(document, rule)
 
 
 def _active_name(document: Document) -> str | None:
@@ -163,3 +173,18 @@ def _idle(document: Document, rule: _Rule) -> Iterator[Problem]:
     stops = [index for index, (_, action) in enumerate(actions) if "StopAction" in action]
     if stops and stops[0] < len(actions) - 1:
         yield document.problem(actions[stops[0] + 1][0], "never runs; it comes after a StopAction")
+
+
+def _odd_bounces(document: Document, rule: _Rule) -> Iterator[Problem]:
+    identities = document.data.get("Identities") or []
+    for path, action in rule.actions if rule.enabled else ():
+        bounce = action.get("BounceAction")
+        if not isinstance(bounce, dict):
+            continue
+        code, status = str(bounce.get("SmtpReplyCode")), bounce.get("StatusCode")
+        if status is not None and str(status)[:1] != code[:1]:
+            yield document.problem((*path, "BounceAction", "StatusCode"), f"{str(status)!r} is of another class than SmtpReplyCode {code!r}; "
+                                   "both begin with 5 for a permanent failure, with 4 for a temporary one")
+        if identities and not Lookup([], identities).covered(str(bounce.get("Sender"))):
+            yield document.problem((*path, "BounceAction", "Sender"), f"{bounce.get('Sender')!r} is outside Identities; SES takes only verified "
+                                   "identities here, and the world only mail that SPF and DKIM of that domain allow us to send")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from inbound.decide.checks import contradictions, doubts, without_certificate
+from inbound.decide.checks import contradictions, doubts, without_certificate, without_smarthost
 from inbound.decide.document import Document, place_of, read
 from inbound.decide.problem import KeyPath, Problem, RulesError, RulesUnreadableError
 from inbound.decide.rules import Model, RuleFile, RuleSet
@@ -30,9 +30,9 @@ OCTETS = 1024 * 1024
 class Loaded:
     """A rule file without errors.
 
-    `rule_set` is what receiving runs on. `warnings` are allowed and seldom meant; `needs_certificate` would be errors for a service
-    without a certificate. `digest` is the SHA-256 of the file's text. `places` gives (line, column) of each rule set, rule and action
-    by its path: `("RuleSets", "default", 0, "Actions", 1)`.
+    `rule_set` is what receiving runs on. `warnings` are allowed and seldom meant; `needs_certificate` and `needs_smarthost` would be errors
+    for a service without a certificate, or without a smarthost. `digest` is the SHA-256 of the file's text. `places` gives (line, column) of
+    each rule set, rule and action by its path: `("RuleSets", "default", 0, "Actions", 1)`.
     """
 
     name: str
@@ -40,25 +40,27 @@ class Loaded:
     rule_set: RuleSet
     warnings: tuple[Problem, ...]
     needs_certificate: tuple[Problem, ...]
+    needs_smarthost: tuple[Problem, ...]
     digest: str
     places: Mapping[KeyPath, tuple[int, int]]
 
 
-def load(path: Path, *, tls: bool = True) -> Loaded:
+def load(path: Path, *, tls: bool = True, smarthost: bool = True) -> Loaded:
     """The rules in the file. `tls` False, for a service without a certificate, makes rules that require TLS errors (spec §10 row 12).
+
+    `smarthost` False, for one that has no way to send bounces, makes rules that bounce errors.
 
     Raises RulesError, RulesUnreadableError. Blocks while it works: seconds at most.
     """
-    return parse(text_of(path), str(path), tls=tls)
+    return parse(text_of(path), str(path), tls=tls, smarthost=smarthost)
 
 
-def parse(text: str, name: str, *, tls: bool = True) -> Loaded:
+def parse(text: str, name: str, *, tls: bool = True, smarthost: bool = True) -> Loaded:
     """The rules in the text; `name` stands for the file in every problem. Raises RulesError."""
     document = read(text, name, _boolean_keys())
     problems = [*document.problems, *contradictions(document)]
-    needs_certificate = tuple(without_certificate(document))
-    if not tls:
-        problems += needs_certificate
+    needs_certificate, needs_smarthost = tuple(without_certificate(document)), tuple(without_smarthost(document))
+    problems += [*(() if tls else needs_certificate), *(() if smarthost else needs_smarthost)]
     try:
         rule_file = RuleFile.model_validate(document.data)
     except ValidationError as error:
@@ -67,7 +69,7 @@ def parse(text: str, name: str, *, tls: bool = True) -> Loaded:
     if problems:
         raise RulesError(sorted(problems))
     return Loaded(name=name, rule_file=rule_file, rule_set=rule_file.active().ready(), warnings=tuple(sorted(doubts(document))),
-                  needs_certificate=needs_certificate, digest=digest_of(text), places=_places(document, rule_file))
+                  needs_certificate=needs_certificate, needs_smarthost=needs_smarthost, digest=digest_of(text), places=_places(document, rule_file))
 
 
 def digest_of(text: str) -> str:

@@ -20,14 +20,15 @@ class RuleBook:
     """The current good revision of a rule file.
 
     `on_load` is awaited with each new revision before it takes effect, and may refuse it by raising. `on_error` is awaited once for each
-    broken state of the file. `tls` as in `load`.
+    broken state of the file. `tls` and `smarthost` as in `load`.
     """
 
-    def __init__(self, path: Path, *, on_load: OnLoad, on_error: OnError, tls: bool = True) -> None:
+    def __init__(self, path: Path, *, on_load: OnLoad, on_error: OnError, tls: bool = True, smarthost: bool = True) -> None:
         self._path = path
         self._on_load = on_load
         self._on_error = on_error
         self._tls = tls
+        self._smarthost = smarthost
         self._current: Loaded | None = None
         self._pending: Loaded | None = None
         self._settled = ""  # the digest of the text last dealt with; empty when the next look has to deal with whatever is there
@@ -43,7 +44,7 @@ class RuleBook:
 
     async def read(self) -> Loaded:
         """Read the file at start, without using it yet. Raises RulesError."""
-        self._pending = await asyncio.to_thread(load, self._path, tls=self._tls)
+        self._pending = await asyncio.to_thread(load, self._path, tls=self._tls, smarthost=self._smarthost)
         return self._pending
 
     async def adopt(self) -> None:
@@ -70,7 +71,7 @@ class RuleBook:
             if digest == self._settled:
                 return
             self._settled = digest
-            loaded = await asyncio.to_thread(parse, text, str(self._path), tls=self._tls)
+            loaded = await asyncio.to_thread(parse, text, str(self._path), tls=self._tls, smarthost=self._smarthost)
         except RulesError as error:
             self._settled = digest
             await self._tell(digest, error)

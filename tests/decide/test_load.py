@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from inbound.decide.load import Loaded, RulesError, RulesUnreadableError, load, parse
 from inbound.decide.problem import Problem
 from inbound.decide.rules import S3, AddHeader, AnyAction, Bounce, ReceiptRule
+from inbound.decide.unsigned import unsigned
 
 SAMPLE = Path(__file__).parents[2] / "rules.yaml"
 
@@ -32,9 +33,9 @@ def only(loaded: Loaded) -> ReceiptRule:
     return rule
 
 
-def problems(text: str, *, tls: bool = True) -> list[str]:
+def problems(text: str, *, tls: bool = True, smarthost: bool = True) -> list[str]:
     with pytest.raises(RulesError) as raised:
-        parse(text, "r", tls=tls)
+        parse(text, "r", tls=tls, smarthost=smarthost)
     return [str(problem) for problem in raised.value.problems]
 
 
@@ -111,6 +112,56 @@ class TestCertificate:
                                           REQUIRE + "ActiveRuleSet: null\n"])
     def test_rules_that_do_not_run_need_none(self, harmless: str) -> None:
         assert parse(harmless, "r", tls=False).needs_certificate == ()
+
+
+class TestSmarthost:
+    """Where bounces cannot be sent, a rule that bounces is an error."""
+
+    BOUNCE = """\
+Identities: [example.com]
+RuleSets:
+  a:
+    - Name: x
+      Actions:
+        - BounceAction: {SmtpReplyCode: 550, StatusCode: 5.1.1, Message: Mailbox does not exist, Sender: postmaster@example.com}
+"""
+    SAYS = ("r:6:11: RuleSets.a[0].Actions[0].BounceAction: needs a server to send bounces through; set INBOUND_SMARTHOST "
+            "(smtp://mail.example.com:587), or 'Enabled: false' keeps the rule in the file")
+
+    def test_a_rule_that_bounces_is_an_error_without_one(self) -> None:
+        assert problems(self.BOUNCE, smarthost=False) == [self.SAYS]
+
+    def test_with_one_it_is_told_apart(self) -> None:
+        loaded = parse(self.BOUNCE, "r")
+        assert [str(problem) for problem in loaded.needs_smarthost] == [self.SAYS]
+        assert loaded.warnings == ()
+
+    @pytest.mark.parametrize("harmless", [BOUNCE.replace("Name: x", "Name: x\n      Enabled: false"), BOUNCE + "  b: []\nActiveRuleSet: b\n",
+                                          BOUNCE + "ActiveRuleSet: null\n"])
+    def test_rules_that_do_not_run_need_none(self, harmless: str) -> None:
+        assert parse(harmless, "r", smarthost=False).needs_smarthost == ()
+
+    @pytest.mark.parametrize(("was", "becomes", "doubt"), [
+        ("StatusCode: 5.1.1", "StatusCode: 4.1.1", "r:6:58: RuleSets.a[0].Actions[0].BounceAction.StatusCode: '4.1.1' is of another class"),
+        ("Sender: postmaster@example.com", "Sender: postmaster@example.net",
+         "r:6:106: RuleSets.a[0].Actions[0].BounceAction.Sender: 'postmaster@example.net' is outside Identities"),
+    ])
+    def test_odd_bounces_are_doubted(self, was: str, becomes: str, doubt: str) -> None:
+        assert was in self.BOUNCE
+        warnings = parse(self.BOUNCE.replace(was, becomes), "r").warnings
+        assert [str(warning).startswith(doubt) for warning in warnings] == [True], warnings
+
+    @pytest.mark.parametrize(("domain", "says"), [
+        ("", "is not DKIM-signed; "), ("example.net", "is DKIM-signed for example.net, which says nothing for its Sender "),
+        ("ample.com", "is DKIM-signed for ample.com"),
+    ])
+    def test_a_bounce_without_a_signature_that_vouches_for_it_is_told(self, domain: str, says: str) -> None:
+        told = unsigned(parse(self.BOUNCE, "r"), domain)
+        assert [(t.line, t.column, t.message.startswith(f"RuleSets.a[0].Actions[0].BounceAction: {says}")) for t in told] == [(6, 11, True)]
+
+    @pytest.mark.parametrize("domain", ["example.com", "Example.COM", "bounces.example.com", "com"])
+    def test_a_signature_for_the_domain_or_one_above_or_below_vouches(self, domain: str) -> None:
+        assert unsigned(parse(self.BOUNCE, "r"), domain) == ()
 
 
 def test_warnings_have_a_place_too() -> None:

@@ -397,6 +397,29 @@ async def test_what_requires_tls_is_refused_without_a_certificate(path: Path) ->
         await RuleBook(path, on_load=never, on_error=never, tls=False).read()
 
 
+async def test_what_bounces_is_refused_without_a_smarthost_at_the_start_and_later(path: Path) -> None:
+    bounces = rules("second").replace("StopAction: {Scope: RuleSet}", "BounceAction: {SmtpReplyCode: 550, Message: gone, Sender: a@example.com}")
+    loaded: list[str] = []
+    refused: list[str] = []
+
+    async def load(found: Loaded) -> None:
+        loaded.append(found.rule_set.name or "")
+
+    async def refuse(error: RulesError) -> None:
+        refused.append(str(error))
+
+    book = RuleBook(path, on_load=load, on_error=refuse, smarthost=False)
+    in_place(path, rules("first"))
+    await book.read()
+    await book.adopt()
+    in_place(path, bounces)
+    await book.refresh()
+    assert loaded == ["first"]
+    assert ["BounceAction: needs a server to send bounces through" in error for error in refused] == [True]
+    with pytest.raises(RulesError, match="needs a server"):
+        await RuleBook(path, on_load=load, on_error=refuse, smarthost=False).read()
+
+
 def test_no_thread_outlives_the_watch(path: Path) -> None:
     before = set(threading.enumerate())
 

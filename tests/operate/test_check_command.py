@@ -86,6 +86,28 @@ def test_rules_that_require_tls(tmp_path: Path, told: tuple[str, ...], code: int
     assert result.stderr.count("needs a certificate") == lines
 
 
+@pytest.mark.parametrize(("told", "code", "says"), [
+    ((), 0, ["is not DKIM-signed", "needs a server to send bounces through"]),
+    (("--smarthost",), 0, ["is not DKIM-signed"]),
+    (("--no-smarthost",), 1, ["needs a server to send bounces through"]),
+    (("--smarthost", "--dkim-domain", "example.com"), 0, []),
+    (("--smarthost", "--dkim-domain", "example.net"), 0, ["is DKIM-signed for example.net, which says nothing for its Sender a@example.com"]),
+])
+def test_rules_that_bounce(tmp_path: Path, told: tuple[str, ...], code: int, says: list[str]) -> None:
+    bounce = "{BounceAction: {SmtpReplyCode: 550, Message: gone, Sender: a@example.com}}"
+    result = run(tmp_path, GOOD.replace("{StopAction: {Scope: RuleSet}}", bounce), *told)
+    assert result.exit_code == code
+    lines = result.stderr.splitlines()
+    assert [word in line for word, line in zip(says, lines, strict=True)] == [True] * len(says), lines
+
+
+def test_the_environment_tells_what_bounces_are_signed_for(tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(GOOD.replace("StopAction: {Scope: RuleSet}",
+                                                      "BounceAction: {SmtpReplyCode: 550, Message: gone, Sender: a@example.com}"))
+    result = CliRunner().invoke(check, [str(tmp_path / "rules.yaml"), "--smarthost"], env={"INBOUND_DKIM_DOMAIN": "example.com"})
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
 def test_the_schema_needs_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(check, ["--schema"])

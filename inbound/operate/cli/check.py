@@ -19,14 +19,19 @@ if TYPE_CHECKING:
 @click.argument("file", type=click.Path(path_type=Path), envvar="INBOUND_RULES", default=Path("rules.yaml"))
 @click.option("--tls/--no-tls", default=None, help="Whether the service has a certificate. Rules that require TLS are errors without one; "
               "not told, they are warnings.")
+@click.option("--smarthost/--no-smarthost", default=None, help="Whether the service has a smarthost. Rules that bounce are errors without one; "
+              "not told, they are warnings.")
+@click.option("--dkim-domain", metavar="DOMAIN", envvar="INBOUND_DKIM_DOMAIN", default="",
+              help="The domain that bounces are signed for. Bounces that no signature vouches for are warnings.")
 @click.option("--schema", "as_schema", is_flag=True, help="Print the JSON Schema of the file, for editors, and read no file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def check(file: Path, tls: bool | None, as_schema: bool, as_json: bool) -> None:
+def check(file: Path, tls: bool | None, smarthost: bool | None, dkim_domain: str, as_schema: bool, as_json: bool) -> None:
     """Validate the rule FILE (default: INBOUND_RULES, else rules.yaml).
 
     Every error is one line, FILE:LINE:COLUMN: what is wrong. Exits with 0 for a good file, 1 for one with errors, 2 when there is none.
     """
     from inbound.decide.load import RulesError, RulesUnreadableError, load  # noqa: PLC0415  # --help need not pay for pydantic
+    from inbound.decide.unsigned import unsigned  # noqa: PLC0415
 
     if as_schema:
         from inbound.decide.schema import schema  # noqa: PLC0415  # only when it is asked for
@@ -34,15 +39,15 @@ def check(file: Path, tls: bool | None, as_schema: bool, as_json: bool) -> None:
         click.echo(json.dumps(schema(), indent=2))
         return
     try:
-        loaded = load(file, tls=tls is not False)
+        loaded = load(file, tls=tls is not False, smarthost=smarthost is not False)
     except RulesUnreadableError as error:
         fail(str(error))
     except RulesError as error:
         _report(error.problems, (), {"file": str(file), "ok": False}, as_json)
         sys.exit(1)
     else:
-        warnings = loaded.warnings + (loaded.needs_certificate if tls is None else ())
-        _report((), warnings, _facts(file, loaded), as_json)
+        warnings = loaded.warnings + (loaded.needs_certificate if tls is None else ()) + (loaded.needs_smarthost if smarthost is None else ())
+        _report((), tuple(sorted(warnings + unsigned(loaded, dkim_domain))), _facts(file, loaded), as_json)
         if not as_json:
             click.echo(_line(file, loaded))
 
