@@ -442,7 +442,7 @@ class TestUpdate:
         entry = await put(spool)
         start = asyncio.get_running_loop().time()
         await spool.update(entry.id, done(NOW), lazy=True)
-        assert 0.03 < asyncio.get_running_loop().time() - start < 1.0
+        assert 0.03 < asyncio.get_running_loop().time() - start < 10.0
         found = await (await kept.crashed(spool)).get(entry.id)
         assert found
         assert found.state is State.DONE
