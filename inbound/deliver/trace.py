@@ -1,7 +1,7 @@
 """The trace of one message as JSON: the session it came in, its verdicts, what each rule did and why, and every attempt at every step.
 
 Pure. The shape is what `inbound send`, `inbound queue show`, `/messages/ID` and later pages show; keys are added, never changed:
-`id, state, disposition, error, waits_for, attempts, due, finished, size, revision, session, envelope, verdicts, rules`.
+`id, state, disposition, error, waits_for, attempts, due, finished, size, revision, session, envelope, verdicts, authentication, rules`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from inbound.decide.rules import RuleSet
 def trace(entry: Entry, rule_set: RuleSet | None, stop_scope: StopScope = StopScope.RECIPIENTS) -> dict[str, Any]:
     """The trace of `entry`, judged by `rule_set`, the revision it came under (None where the spool no longer holds it: no rules then)."""
     envelope = entry.envelope
+    judged = Assessment.from_json(entry.assessment) if entry.assessment else Assessment()
     return {
         "id": entry.id,
         "state": str(entry.state),
@@ -33,14 +34,16 @@ def trace(entry: Entry, rule_set: RuleSet | None, stop_scope: StopScope = StopSc
         "size": entry.size,
         "revision": envelope.revision,
         "session": {
-            "client": envelope.peer.address, "port": envelope.peer.port, "reverse_name": envelope.peer.reverse_name, "helo": envelope.helo,
+            "client": envelope.peer.address, "port": envelope.peer.port, "reverse_name": envelope.peer.reverse_name or judged.client_name,
+            "helo": envelope.helo,
             "esmtp": envelope.esmtp, "tls": asdict(envelope.tls) if envelope.tls else None, "connected": stamp(envelope.connected_at),
         },
         "envelope": {
             "sender": envelope.reverse_path, "recipients": list(envelope.forward_paths), "body": envelope.body,
             "parameters": list(envelope.parameters), "received": stamp(envelope.received_at),
         },
-        "verdicts": asdict(Assessment.from_json(entry.assessment) if entry.assessment else Assessment()),
+        "verdicts": {**{name: asdict(verdict) for name, verdict in judged.verdicts().items()}, "dmarc_policy": judged.dmarc_policy},
+        "authentication": asdict(judged.authentication) if judged.authentication else None,
         "rules": rules(entry, rule_set, stop_scope) if rule_set else [],
     }
 

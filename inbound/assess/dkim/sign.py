@@ -6,7 +6,7 @@ import base64
 
 import dkim
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -33,6 +33,11 @@ def sign(message: bytes, *, domain: str, selector: str, key_pem: bytes) -> bytes
     except dkim.DKIMException as error:
         raise ValueError(f"the message cannot be signed: {error}") from error
     return line
+
+
+def new_key() -> bytes:
+    """A new RSA key of 2,048 bits in PEM."""
+    return generate_private_key(65_537, 2_048).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def key_record(key_pem: bytes) -> str:

@@ -17,6 +17,7 @@ COMMANDS = {
     "dev": "Run everything on this machine: SMTP, rules, and a local AWS to look at.",
     "serve": "Run the service: settings from the environment, real AWS or any endpoint.",
     "send": "Send a test message, and tell its route when the service is a local dev.",
+    "verify": "Tell the verdicts on a message in a file, and why.",
     "check": "Validate the rule file.",
     "policy": "Print the least AWS permissions that the rules need.",
     "dns": "Print the DNS records to publish.",

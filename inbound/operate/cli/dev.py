@@ -112,6 +112,7 @@ class Setup:
     async def around(self, settings: Settings) -> AsyncIterator[Service]:
         """Start the local AWS, then hand out a service that uses it and nothing else."""
         from inbound import log  # noqa: PLC0415  # see `dev`
+        from inbound.assess.trial import Trial  # noqa: PLC0415
         from inbound.decide.load import load  # noqa: PLC0415
         from inbound.deliver.aws import Access  # noqa: PLC0415
         from inbound.operate.dev import LocalAws, LocalAwsError, Provision, wanted  # noqa: PLC0415
@@ -140,7 +141,7 @@ class Setup:
             async def on_rules(rule_set: RuleSet) -> None:
                 await self._provide(provision, local, rule_set)
 
-            service = Service(settings, log.get(), access=access, on_rules=on_rules, production=False,
+            service = Service(settings, log.get(), access=access, on_rules=on_rules, production=False, trial=Trial(),
                               chosen_with={"smtp": "--smtp HOST:PORT", "http": "--http HOST:PORT"})
             self.screen.names = lambda: names(service.rules.current.rule_set)
             stack.push_async_callback(_cancel, asyncio.create_task(self._follow(provision)))

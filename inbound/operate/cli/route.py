@@ -12,6 +12,7 @@ _COLOURS = {"done": "green", "failed": "yellow", "failed for good": "red", "wait
 def render(trace: dict[str, Any], *, whole: bool = False) -> str:
     """The route; `whole` adds the session, the verdicts, every attempt and the outline of the parts."""
     lines = [*_head(trace)] if whole else []
+    lines += verdict_lines(trace["verdicts"])
     for rule in trace["rules"]:
         lines += _rule(rule, whole=whole)
     lines.append(_end(trace))
@@ -28,7 +29,6 @@ def safe(value: Any) -> str:
 def _head(trace: dict[str, Any]) -> list[str]:
     session, envelope = trace["session"], trace["envelope"]
     tls = session["tls"]
-    verdicts = {name: v for name, v in trace["verdicts"].items() if isinstance(v, dict)}
     return [
         f"id          {trace['id']}",
         f"received    {envelope['received']}  {trace['size']} octets",
@@ -36,10 +36,16 @@ def _head(trace: dict[str, Any]) -> list[str]:
         + (f"{tls['version']} {tls['cipher']}" if tls else "no TLS"),
         f"sender      {safe(envelope['sender'] or '<>')}",
         f"recipients  {', '.join(safe(r) for r in envelope['recipients'])}",
-        "verdicts    " + ", ".join(f"{name} {v['status']}" for name, v in verdicts.items()),
         f"revision    {trace['revision']}",
-        "",
     ]
+
+
+def verdict_lines(verdicts: dict[str, Any]) -> list[str]:
+    """The verdicts in one line, then why for each that is no plain PASS."""
+    named = {name: verdict for name, verdict in verdicts.items() if isinstance(verdict, dict)}
+    lines = ["verdicts    " + ", ".join(f"{name} {verdict['status']}" for name, verdict in named.items())]
+    lines += [f"    {name}: {safe(verdict['reason'])}" for name, verdict in named.items() if verdict["status"] not in ("PASS", "DISABLED")]
+    return [*lines, ""]
 
 
 def _rule(rule: dict[str, Any], *, whole: bool) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import secrets
 import smtplib
 import sys
 import time
@@ -33,23 +35,50 @@ class HostPort(click.ParamType):  # type: ignore[type-arg]  # generic only in ne
         return found
 
 
+class Ordered(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks
+    """NAME=STATUS."""
+
+    name = "name=status"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        from inbound.assess.trial import ORDERED  # noqa: PLC0415  # --help need not pay for it
+        from inbound.assess.verdicts import VERDICTS  # noqa: PLC0415
+
+        name, _, status = str(value).partition("=")
+        name, status = name.strip().lower(), status.strip().upper()
+        if name not in VERDICTS or status not in ORDERED:
+            self.fail(f"{value!r} is not NAME=STATUS, with {', '.join(VERDICTS)} and {', '.join(ORDERED)}", param, ctx)
+        return name, status
+
+
 @click.command()
 @click.option("--to", "recipients", multiple=True, required=True, metavar="ADDR", help="A recipient; repeat it for several.")
 @click.option("--from", "sender", default="sender@example.net", show_default=True, help="The reverse-path; '' for a bounce.")
 @click.option("--subject", default="Test message from inbound send", show_default=True)
 @click.option("--eml", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Send this message as it is.")
+@click.option("--eicar", is_flag=True, help="Attach the harmless file that every virus scanner reports.")
+@click.option("--gtube", is_flag=True, help="Write the line that every spam scanner reports.")
+@click.option("--sign", is_flag=True, help="Sign it by DKIM for its From domain; a running dev gets to know the key.")
+@click.option("--verdict", "verdicts", type=Ordered(), multiple=True, metavar="NAME=STATUS",
+              help="Have a running dev form this verdict: spf, dkim, dmarc, spam or virus = PASS, FAIL, GRAY or PROCESSING_FAILED.")
 @click.option("--count", default=1, show_default=True, type=click.IntRange(1), help="How many times.")
 @click.option("--smtp", type=HostPort(), help="Where to send it; default: the running dev, else 127.0.0.1:2525.")
 @click.option("--http", type=HostPort(), help="Where to ask for the route; default: the running dev, else 127.0.0.1:8025.")
 @click.option("--data", type=click.Path(path_type=Path), default=Path("var"), envvar="INBOUND_DATA", help="The data folder of the running dev.")
 @click.option("--json", "as_json", is_flag=True, help="Print the replies and the route as JSON.")
-def send(recipients: tuple[str, ...], sender: str, subject: str, eml: Path | None, count: int, smtp: Address | None, http: Address | None,
-         data: Path, as_json: bool) -> None:
+def send(recipients: tuple[str, ...], sender: str, subject: str, eml: Path | None, eicar: bool, gtube: bool, sign: bool,
+         verdicts: tuple[tuple[str, str], ...], count: int, smtp: Address | None, http: Address | None, data: Path, as_json: bool) -> None:
     """Send a test message, and tell its route when the service is a local dev."""
     running = running_dev(data)
     smtp = smtp or address(running.get("smtp", "127.0.0.1:2525"))
     http = http or address(running.get("http", "127.0.0.1:8025"))
-    content = wire_form(eml.read_bytes()) if eml else sample(sender, recipients, subject)
+    if eml and (eicar or gtube):
+        fail("--eicar and --gtube make the test message; with --eml put them into the file")
+    content = wire_form(eml.read_bytes()) if eml else sample(sender, recipients, subject, eicar=eicar, gtube=gtube)
+    if sign or verdicts:
+        content = ordered(http, content, sign=sign, verdicts=dict(verdicts))
     try:
         if count > 1:
             many(smtp, sender, recipients, content, count, as_json=as_json)
@@ -87,15 +116,50 @@ def wire_form(data: bytes) -> bytes:
     return data if b"\r\n" in data else data.replace(b"\n", b"\r\n")
 
 
-def sample(sender: str, recipients: tuple[str, ...], subject: str) -> bytes:
-    """A small plain message."""
+def ordered(http: Address, content: bytes, *, sign: bool, verdicts: dict[str, str]) -> bytes:
+    """The message as it is to be sent, once the running dev knows of it: the verdicts it shall have, and the key that it is signed with."""
+    content, records = signed(content) if sign else (content, {})
+    sent = content if content.endswith(b"\r\n") else content + b"\r\n"  # as smtplib sends it
+    order = {"sha256": hashlib.sha256(sent).hexdigest(), "verdicts": verdicts, "records": records}
+    request = urllib.request.Request(f"http://{http}/dev/orders", json.dumps(order).encode(), {"Content-Type": "application/json"})
+    try:
+        with local_opener().open(request, timeout=10):
+            return content
+    except (OSError, urllib.error.URLError) as error:
+        fail(f"--sign and --verdict need a running 'inbound dev', and none answers at http://{http} ({error}); name it with --http HOST:PORT", 1)
+
+
+def signed(content: bytes) -> tuple[bytes, dict[str, str]]:
+    """The message with a signature of its From domain by a new key, and the DNS record of that key."""
+    from inbound.assess.author import author  # noqa: PLC0415  # only where it is asked for
+    from inbound.assess.dkim.sign import key_record, new_key  # noqa: PLC0415
+    from inbound.assess.dkim.sign import sign as signature  # noqa: PLC0415
+    from inbound.assess.message import HEAD, parse  # noqa: PLC0415
+
+    found = author(content[:HEAD], parse(content[:HEAD]))
+    if not found.domain:
+        fail(f"--sign signs for the From domain of a message: {found.problem}", 1)
+    key, selector = new_key(), f"inbound-{secrets.token_hex(4)}"
+    line = signature(content, domain=found.domain, selector=selector, key_pem=key)
+    return line + content, {f"{selector}._domainkey.{found.domain}": key_record(key)}
+
+
+def sample(sender: str, recipients: tuple[str, ...], subject: str, *, eicar: bool = False, gtube: bool = False) -> bytes:
+    """A small message: plain, with the line that is spam to every scanner, with the attachment that is a virus to every scanner."""
     message = EmailMessage()
     message["From"] = f"Inbound Sender <{sender or 'mailer-daemon@example.net'}>"
     message["To"] = ", ".join(recipients)
     message["Subject"] = subject
     message["Date"] = formatdate(usegmt=False)
     message["Message-ID"] = make_msgid(domain="example.net")
-    message.set_content("Hello,\n\nthis is a test message from `inbound send`.\n")
+    text = "Hello,\n\nthis is a test message from `inbound send`.\n"
+    if eicar or gtube:
+        from inbound.assess.trial import EICAR, GTUBE  # noqa: PLC0415  # only where it is asked for
+
+        text += f"\n{GTUBE.decode()}\n" if gtube else ""
+    message.set_content(text)
+    if eicar:
+        message.add_attachment(EICAR, maintype="application", subtype="octet-stream", filename="eicar.com")
     return message.as_bytes().replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
 
 
@@ -153,11 +217,15 @@ def many(smtp: Address, sender: str, recipients: tuple[str, ...], content: bytes
         click.echo(f"{count} messages in {seconds:.1f} s ({count / seconds:.0f} a second)")
 
 
+def local_opener() -> urllib.request.OpenerDirector:
+    """Opens URLs of this machine, whatever proxy the environment names."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
 def ask(http: Address, message_id: str) -> dict[str, Any] | None:
     """The route of a message from a service that answers on this machine; None when none does, or when it does not know the message."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"http://{http}/messages/{message_id}?wait=40", timeout=45) as answer:
+        with local_opener().open(f"http://{http}/messages/{message_id}?wait=40", timeout=45) as answer:
             route: dict[str, Any] = json.load(answer)
     except (OSError, ValueError, urllib.error.URLError):
         return None
