@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from types import MappingProxyType
 
 from inbound.accept.listener import Listener, bind
@@ -16,6 +17,7 @@ from inbound.accept.spool import Spool, SpoolError
 from inbound.accept.spool.sqlite import SqliteSpool
 from inbound.accept.tls import Certificate, CertificateError
 from inbound.assess.assessor import Assessor, Guard, unguarded
+from inbound.assess.dkim.sign import sign as dkim_sign
 from inbound.assess.dns import Resolver
 from inbound.assess.scanning import Scanner
 from inbound.assess.spam import Rspamd
@@ -24,10 +26,15 @@ from inbound.assess.virus import Clamd
 from inbound.decide.engine import StopScope
 from inbound.decide.load import Loaded, RulesError
 from inbound.decide.rules import RuleSet
+from inbound.decide.session_bounce import Certain
+from inbound.decide.unsigned import unsigned
 from inbound.decide.watch import RuleBook
 from inbound.deliver.aws import Access, Aws, Boto3
+from inbound.deliver.backscatter import Caps, Rate
+from inbound.deliver.bounces import Bounces, BounceTerms, Sign
 from inbound.deliver.intake import Rejection, SpoolIntake
 from inbound.deliver.retry import Schedule
+from inbound.deliver.smtp import Smarthost, SmtpSmarthost
 from inbound.deliver.work import Identity
 from inbound.deliver.worker import Terms, Worker
 from inbound.log import Event, Log
@@ -51,13 +58,14 @@ async def _nothing(_rules: RuleSet) -> None:
 class Service:
     """One process that receives mail. `on_rules` is awaited before a revision takes effect; it may refuse it by raising.
 
-    `trial` stands in for scanners and DNS, and orders verdicts: never in production. `chosen_with` names what an operator chooses the
-    addresses with, for the error that one of them is taken. `inherited` sockets of systemd, by name, take the place of INBOUND_LISTEN.
+    `trial` stands in for scanners and DNS, and orders verdicts: never in production. `smarthost` takes the place of INBOUND_SMARTHOST.
+    `chosen_with` names what an operator chooses the addresses with, for the error that one of them is taken. `inherited` sockets of systemd,
+    by name, take the place of INBOUND_LISTEN.
     """
 
     def __init__(self, settings: Settings, log: Log, *, access: Access | None = None, aws: Aws | None = None, on_rules: OnRules = _nothing,
-                 production: bool = True, trial: Trial | None = None, chosen_with: Mapping[str, str] = CHOSEN_WITH,
-                 inherited: Mapping[str, list[socket.socket]] = MappingProxyType({}),
+                 production: bool = True, trial: Trial | None = None, smarthost: Smarthost | None = None,
+                 chosen_with: Mapping[str, str] = CHOSEN_WITH, inherited: Mapping[str, list[socket.socket]] = MappingProxyType({}),
                  ) -> None:
         self.settings = settings
         self.log = log
@@ -71,10 +79,13 @@ class Service:
         self.aws: Aws = aws or Boto3(access)
         self.trial = trial
         self.assessor = assessor(settings, log, guard=self._scanner, trial=trial)
-        self.worker = Worker(self.spool, self.aws, terms(settings), log, assess=trial.assessor(self.assessor) if trial else self.assessor)
-        self.rules = RuleBook(settings.rules, on_load=self._adopt, on_error=self._rejected, tls=self.certificate is not None or not production)
+        self.bounces = bounces(settings, smarthost or _smarthost(settings))
+        self.worker = Worker(self.spool, self.aws, terms(settings), log, assess=trial.assessor(self.assessor) if trial else self.assessor,
+                             bounces=self.bounces)
+        self.rules = RuleBook(settings.rules, on_load=self._adopt, on_error=self._rejected, tls=self.certificate is not None or not production,
+                              smarthost=self.bounces is not None)
         self.intake = SpoolIntake(self.spool, self.worker, lambda: self.rules.current.rule_set, log, tls_works=self._tls_works,
-                                  rejection=Rejection(settings.reject, settings.reject_timeout))
+                                  rejection=Rejection(settings.reject, settings.reject_timeout), certain=certain(settings))
         self.listener = Listener(self.intake, log, hostname=settings.hostname, limits=limits(settings), trust=trust(settings, production=production),
                                  tls=self.certificate, smtputf8=settings.smtputf8, reverse_name=self.assessor.reverse_name)
         self.addresses: list[SmtpAddress] = []
@@ -156,7 +167,8 @@ class Service:
         self.worker.know(rule_set)
         self.log.info(Event.RULES_LOADED, file=str(self.settings.rules), rule_set=rule_set.name or "", rules=len(rule_set.rules),
                       revision=rule_set.revision)
-        for warning in loaded.warnings:
+        unsigned_bounces = unsigned(loaded, self.settings.dkim_domain) if self.production else ()
+        for warning in (*loaded.warnings, *unsigned_bounces):
             self.log.warning(Event.SERVICE_WARNING, warning=str(warning))
 
     async def _rejected(self, error: RulesError) -> None:
@@ -222,6 +234,39 @@ def terms(settings: Settings) -> Terms:
         schedule=Schedule(settings.retry_min, settings.retry_max, settings.retry_for),
         stop_scope=StopScope(settings.stop_scope), keep_content=settings.retain_content > 0,
     )
+
+
+def certain(settings: Settings) -> Callable[[RuleSet], Certain] | None:
+    """What is said in the session rather than by a bounce; None: nothing is."""
+    scope = StopScope(settings.stop_scope)
+    return (lambda rule_set: Certain(rule_set, scope)) if settings.bounce == "session" else None
+
+
+def bounces(settings: Settings, smarthost: Smarthost | None) -> Bounces | None:
+    """The way out for bounces, or None where there is no smarthost. Raises SettingsError for a key that cannot sign."""
+    signature = _signature(settings)
+    if smarthost is None:
+        return None
+    caps = Caps(Rate(*settings.bounce_rate), Rate(*settings.bounce_rate_per_sender))
+    return Bounces(smarthost, BounceTerms(settings.hostname, signature), caps)
+
+
+def _smarthost(settings: Settings) -> Smarthost | None:
+    return SmtpSmarthost(settings.smarthost, settings.hostname) if settings.smarthost else None
+
+
+def _signature(settings: Settings) -> Sign | None:
+    """What signs bounces. Tried once, so that a wrong key is known at the start."""
+    if settings.dkim_key is None:
+        return None
+    try:
+        sign = partial(dkim_sign, domain=settings.dkim_domain, selector=settings.dkim_selector, key_pem=settings.dkim_key.read_bytes())
+        sign(b"From: postmaster@example.com\r\n\r\n")
+    except OSError as error:
+        raise SettingsError(f"INBOUND_DKIM_KEY: cannot read {settings.dkim_key}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise SettingsError(f"INBOUND_DKIM_KEY: {settings.dkim_key} is not a key to sign with (PEM, RSA or Ed25519): {error}") from None
+    return sign
 
 
 def trust(settings: Settings, *, production: bool) -> Trust:

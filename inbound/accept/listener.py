@@ -417,7 +417,9 @@ class Session(SMTP):
         not_ready = self.listener.intake.ready()
         if not_ready is not None:
             raise ReplyError(not_ready)
-        self.transaction = Transaction(self.listener.intake.pin(), reverse_path, parameters, body, smtputf8)
+        pinned = self.listener.intake.pin()
+        policy.declared_size(parameters, pinned, tls=self.session.ssl is not None)
+        self.transaction = Transaction(pinned, reverse_path, parameters, body, smtputf8)
         self.send(reply.MAIL_OK)
 
     async def _rcpt(self, argument: bytes) -> None:

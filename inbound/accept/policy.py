@@ -58,6 +58,10 @@ class Pinned(Protocol):
         """The answer to RCPT for this address."""
         ...
 
+    def takes(self, size: int, *, tls: bool) -> bool:
+        """Is there anybody who could get a message of so many octets?"""
+        ...
+
     def postmaster(self) -> str | None:
         """The address that `RCPT TO:<postmaster>` means, or None."""
         ...
@@ -122,6 +126,12 @@ def mail_parameters(parameters: Mapping[str, str], limits: Limits, *, esmtp: boo
     if body not in ("7BIT", "8BITMIME"):
         raise Refusal(reply.BAD_PARAMETER)
     return body
+
+
+def declared_size(parameters: Mapping[str, str], pinned: Pinned, *, tls: bool) -> None:
+    """Refuse what is too long for whoever it is for (RFC 1870 §6.1). `parameters` are those that `mail_parameters` took. Raises Refusal."""
+    if "SIZE" in parameters and not pinned.takes(int(parameters["SIZE"]), tls=tls):
+        raise Refusal(reply.TOO_LARGE)
 
 
 def recipient(address: str, pinned: Pinned, limits: Limits, *, accepted: int, tls: bool) -> str:

@@ -31,8 +31,13 @@ class Failure:
         """The enhanced status code; without one, that of an undefined failure of the reply code's class."""
         return self.enhanced or f"{self.code[:1]}.0.0"
 
+    @property
+    def line(self) -> str:
+        """The text as one line of printable US-ASCII; what is not becomes `?`."""
+        return _UNPRINTABLE.sub("?", self.text.replace("\t", " "))
+
     def __str__(self) -> str:
-        return f"{self.code} {self.status} {_plain(self.text)}"
+        return f"{self.code} {self.status} {self.line}"
 
 
 TOO_LONG = Failure("552", "5.2.3", "Message length exceeds limit set by recipient")
@@ -123,17 +128,13 @@ def printable(header: bytes) -> bytes:
 def typed(address: str) -> str:
     """The address with its type: `rfc822; a@example.com`; one beyond US-ASCII as utf-8-addr-xtext (RFC 6533 §3)."""
     if address.isascii():
-        return f"rfc822; {_plain(address)}"
+        return f"rfc822; {_UNPRINTABLE.sub('?', address)}"
     return "utf-8; " + _XTEXT.sub(lambda found: f"\\x{{{ord(found[0]):X}}}", address)
 
 
 def _part(boundary: str, content_type: str, description: str, content: bytes) -> bytes:
     head = f"--{boundary}\r\nContent-Type: {content_type}\r\nContent-Transfer-Encoding: 7bit\r\nContent-Description: {description}\r\n\r\n"
     return head.encode("ascii") + content + b"\r\n"
-
-
-def _plain(text: str) -> str:
-    return _UNPRINTABLE.sub("?", text.replace("\t", " "))
 
 
 def _one_line(address: str) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -14,7 +15,10 @@ from inbound.accept.spool import Draft, Spool, SpoolError
 from inbound.assess.refusal import refusal
 from inbound.assess.scanning import Unscanned
 from inbound.decide.engine import Acceptance, acceptance
-from inbound.decide.rules import RuleSet
+from inbound.decide.rules import Bounce, RuleSet
+from inbound.decide.session_bounce import Certain
+from inbound.deliver.dsn import Failure
+from inbound.deliver.notification import SNS_CONTENT_LIMIT
 from inbound.deliver.worker import Worker
 from inbound.log import Event, Log
 
@@ -26,6 +30,8 @@ _ANSWERS = {
 
 
 SCANNED = frozenset({"virus", "spam"})
+REVISIONS = 16  # rule set revisions at hand
+REPLY_OCTETS = 510  # RFC 5321 §4.5.3.1.5, without the CRLF
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +43,14 @@ class Rejection:
 
 
 class PinnedRules:
-    """One revision of the rule set, as a session sees it."""
+    """One revision of the rule set, as a session sees it. What is `certain` under it is said in the session; None: nothing is."""
 
-    __slots__ = ("_rule_set", "_tls_works", "revision")
+    __slots__ = ("_certain", "_rule_set", "_tls_works", "revision")
 
-    def __init__(self, rule_set: RuleSet, *, tls_works: Callable[[], bool]) -> None:
+    def __init__(self, rule_set: RuleSet, *, tls_works: Callable[[], bool], certain: Certain | None = None) -> None:
         self._rule_set = rule_set
         self._tls_works = tls_works
+        self._certain = certain
         self.revision = rule_set.revision
 
     def admits(self, address: str) -> bool:
@@ -51,11 +58,25 @@ class PinnedRules:
         return self._rule_set.admits(address)
 
     def recipient(self, address: str, *, tls: bool) -> Reply:
-        """250, 550 5.1.1 when no enabled rule matches, 530 5.7.0 when all that do require TLS (451 when we cannot offer it)."""
+        """250, 550 5.1.1 when no enabled rule matches, 530 5.7.0 when all that do require TLS (451 when we cannot offer it).
+
+        What a rule says instead where nothing but its bounce would come of the message.
+        """
         found = acceptance(self._rule_set, address, tls=tls)
+        bounce = self._certain.bounce(address, tls=tls) if self._certain and found is Acceptance.ACCEPT else None
+        if bounce is not None:
+            return _in_the_session(bounce)
         if found is Acceptance.TLS_REQUIRED and not self._tls_works():
             return reply.CANNOT_REQUIRE_TLS
         return _ANSWERS[found]
+
+    def takes(self, size: int, *, tls: bool) -> bool:
+        """Not if nothing comes of any message but that SNSActions publish it, and this one is over their limit."""
+        return size <= SNS_CONTENT_LIMIT or not (self._certain and self._certain.any_message_goes_to_topics_only(tls=tls))
+
+    def too_long(self, size: int, recipients: tuple[str, ...], *, tls: bool) -> bool:
+        """Would nothing come of a message of this size but bounces, for each of its recipients?"""
+        return size > SNS_CONTENT_LIMIT and self._certain is not None and self._certain.goes_to_topics_only(recipients, tls=tls)
 
     def postmaster(self) -> str | None:
         """Postmaster at the first identity."""
@@ -63,26 +84,38 @@ class PinnedRules:
         return f"postmaster@{identities[0].rpartition('@')[2]}" if identities else None
 
 
+def _in_the_session(bounce: Bounce) -> Reply:
+    """A rule's bounce as a reply: its own code, status and text, as far as one line of US-ASCII holds it."""
+    failure = Failure(bounce.SmtpReplyCode, bounce.StatusCode or "", bounce.Message)
+    room = REPLY_OCTETS - len(f"{failure.code} {failure.status} ")
+    return Reply(int(failure.code), failure.status, failure.line[:room], "bounce")
+
+
 class SpoolIntake:
     """Pins the current rule set, keeps messages in the spool, gives them to the worker."""
 
     def __init__(self, spool: Spool, worker: Worker, rules: Callable[[], RuleSet], log: Log, *, tls_works: Callable[[], bool],
-                 rejection: Rejection = Rejection()) -> None:
+                 rejection: Rejection = Rejection(), certain: Callable[[RuleSet], Certain] | None = None) -> None:
         self._spool = spool
         self._worker = worker
         self._rules = rules
         self._log = log
         self._tls_works = tls_works
         self._rejection = rejection
-        self._pinned: PinnedRules | None = None
+        self._certain = certain
+        self._pinned: OrderedDict[str, PinnedRules] = OrderedDict()  # by revision: the latest ones, to which open transactions hold on
         self.draft: Callable[[str], Draft] = spool.draft
 
     def pin(self) -> PinnedRules:
         """The revision of this moment."""
         rule_set = self._rules()
-        if self._pinned is None or self._pinned.revision != rule_set.revision:
-            self._pinned = PinnedRules(rule_set, tls_works=self._tls_works)
-        return self._pinned
+        pinned = self._pinned.get(rule_set.revision)
+        if pinned is None:
+            certain = self._certain(rule_set) if self._certain else None
+            pinned = self._pinned[rule_set.revision] = PinnedRules(rule_set, tls_works=self._tls_works, certain=certain)
+            if len(self._pinned) > REVISIONS:
+                self._pinned.popitem(last=False)
+        return pinned
 
     def ready(self) -> Reply | None:
         """Messages are always welcome here; a full disk shows in `accept`."""
@@ -91,8 +124,11 @@ class SpoolIntake:
     async def accept(self, envelope: Envelope, draft: Draft) -> None:
         """Durable when this returns; the worker has it, from memory or, when that is short, from the spool.
 
-        Raises Refusal for a verdict that INBOUND_REJECT names, before anything is kept.
+        Raises Refusal for a verdict that INBOUND_REJECT names, and for what is too long for every recipient, before anything is kept.
         """
+        pinned = self._pinned.get(envelope.revision)
+        if pinned is not None and pinned.too_long(draft.size, envelope.forward_paths, tls=envelope.tls is not None):
+            raise Refusal(reply.TOO_LARGE)
         assessment = await self._judged(envelope, draft) if self._rejection.verdicts else ""
         entry = await self._spool.put(envelope, draft, held=self._worker.has_room, assessment=assessment)
         self._log.info(Event.MESSAGE_RECEIVED, id=entry.id, client=envelope.peer.address, helo=envelope.helo, sender=envelope.reverse_path,

@@ -33,6 +33,7 @@ class Rules:
     revision: str = "r1"
     blocked: set[str] = field(default_factory=set)
     known: frozenset[str] = KNOWN
+    longest: int = 10**9
 
     def admits(self, address: str) -> bool:
         return address not in self.blocked
@@ -41,6 +42,9 @@ class Rules:
         if address.lower() == "secret@example.com":
             return reply.RCPT_OK if tls else reply.NEED_TLS
         return reply.RCPT_OK if address.lower() in self.known else reply.NO_SUCH_RECIPIENT
+
+    def takes(self, size: int, *, tls: bool) -> bool:
+        return size <= self.longest or tls
 
     def postmaster(self) -> str | None:
         return "postmaster@example.com" if "postmaster@example.com" in self.known else None

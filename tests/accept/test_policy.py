@@ -27,6 +27,9 @@ class Rules:
     def recipient(self, address: str, *, tls: bool) -> Reply:
         return reply.NEED_TLS if address.startswith("secret@") and not tls else self.answer
 
+    def takes(self, size: int, *, tls: bool) -> bool:
+        return size <= 500 or tls
+
     def postmaster(self) -> str | None:
         return self.postmasters
 
