@@ -87,15 +87,19 @@ class Client:
         rest, self._received = self._received, b""
         return rest.decode("ascii")
 
-    async def start_tls(self, context: ssl.SSLContext) -> None:
-        """The handshake, after the server's 220; what was read before and not taken is forgotten. Raises ssl.SSLError, Gone."""
+    async def start_tls(self, context: ssl.SSLContext, before: bytes = b"") -> None:
+        """The handshake; what was read before and not taken is forgotten. `before` goes out in one write with its first octets.
+
+        Raises ssl.SSLError, Gone.
+        """
         self._received = b""
         tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="mx.test")
         while True:
             try:
                 tls.do_handshake()
             except ssl.SSLWantReadError:
-                await self._flush()
+                await self._flush(before)
+                before = b""
                 octets = await self._octets()
                 if not octets:
                     raise Gone from None
@@ -118,9 +122,9 @@ class Client:
         """Close with FIN."""
         self.sock.close()
 
-    async def _flush(self) -> None:
+    async def _flush(self, before: bytes = b"") -> None:
         if self._outgoing.pending:
-            await self._loop.sock_sendall(self.sock, self._outgoing.read())
+            await self._loop.sock_sendall(self.sock, before + self._outgoing.read())
 
     async def _octets(self) -> bytes:
         try:

@@ -53,6 +53,11 @@ def test_a_header_is_read_as_soon_as_it_is_whole_and_no_further(octets: bytes, c
     assert header(octets + b"EHLO x\r\nPROXY TCP4 203.0.113.9 203.0.113.9 9 9\r\n") == Header(len(octets), client)
 
 
+def test_the_bounds() -> None:
+    assert V1_LIMIT == 107
+    assert 536 <= V2_LIMIT <= 4096
+
+
 def test_the_longest_header_of_version_1_is_as_long_as_its_bound() -> None:
     assert max(len(octets) for octets, _ in GOOD if octets.startswith(b"PROXY")) == V1_LIMIT
 
@@ -99,6 +104,7 @@ BAD = [
     SIGNATURE + b"\x21\x21\x00\x23" + b"x" * 35,
     SIGNATURE + b"\x21\x31\x00\xd7" + b"x" * 215,
     SIGNATURE + b"\x21\x11\xff\xff",  # not waited for
+    SIGNATURE + b"\x21\x11\xff\xff" + b"x" * 10_000_000,
     version_2(tlvs=b"x" * (V2_LIMIT - 27)),
 ]
 
