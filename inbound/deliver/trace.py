@@ -78,7 +78,9 @@ def _state(records: Sequence[StepRecord], *, reached: bool, entry: Entry) -> str
 
 
 def attempt(record: StepRecord) -> dict[str, Any]:
-    """One attempt: `part` is `action`, or `topic` for its notification."""
+    """One attempt: `part` is `action`, or `topic` for its notification. `detail` of a bounce: `to`, `bounce` (code, status, text), then
+    `messageId` and `reply`, or `suppressed` or `refused` with the reason; with `unfit`, why the action's own sink could not take the message.
+    """
     return {
         "part": record.part, "attempt": record.attempt, "started": stamp(record.started), "milliseconds": record.milliseconds,
         "outcome": str(record.outcome), "flow": record.flow, "sink": record.sink, "error": record.error,

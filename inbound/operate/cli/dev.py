@@ -115,6 +115,7 @@ class Setup:
         from inbound.assess.trial import Trial  # noqa: PLC0415
         from inbound.decide.load import load  # noqa: PLC0415
         from inbound.deliver.aws import Access  # noqa: PLC0415
+        from inbound.deliver.folder import BounceFolder  # noqa: PLC0415
         from inbound.operate.dev import LocalAws, LocalAwsError, Provision, wanted  # noqa: PLC0415
         from inbound.service import Service  # noqa: PLC0415
         from inbound.settings import SettingsError  # noqa: PLC0415
@@ -142,6 +143,7 @@ class Setup:
                 await self._provide(provision, local, rule_set)
 
             service = Service(settings, log.get(), access=access, on_rules=on_rules, production=False, trial=Trial(),
+                              smarthost=BounceFolder(settings.data / "bounces"),
                               chosen_with={"smtp": "--smtp HOST:PORT", "http": "--http HOST:PORT"})
             self.screen.names = lambda: names(service.rules.current.rule_set)
             stack.push_async_callback(_cancel, asyncio.create_task(self._follow(provision)))
@@ -222,7 +224,7 @@ def first_screen(setup: Setup, service: Service, *, written: bool, seconds: floa
         f"  HTTP    http://{service.http}  (/healthz, /readyz, /messages/ID)",
         f"  AWS     {setup.endpoint}  keys test / test, region {setup.region}",
         f"  rules   {rules}" + (" (the sample, just written)" if written else "") + "  change it while this runs",
-        f"  data    {setup.settings.data}",
+        f"  data    {setup.settings.data}  bounces are files in {setup.settings.data / 'bounces'}",
         "",
         "Now try in another terminal:",
         f"  inbound send --to {recipient}{where}",

@@ -85,7 +85,9 @@ def _told(attempts: list[dict[str, Any]]) -> str:
         return ""
     last = attempts[-1]
     detail = last["detail"]
-    if "key" in detail:
+    if "bounce" in detail:
+        what = _bounced(detail)
+    elif "key" in detail:
         what = f"s3://{detail['bucket']}/{detail['key']}"
     elif "topic" in detail:
         what = detail["topic"]
@@ -97,6 +99,12 @@ def _told(attempts: list[dict[str, Any]]) -> str:
     took = f"  {last['milliseconds']} ms" if last["sink"] else ""
     tried = f"  attempt {last['attempt']}" if last["attempt"] > 1 else ""
     return safe(f"{what or last['error']}{flow}{took}{tried}".strip())
+
+
+def _bounced(detail: dict[str, Any]) -> str:
+    """The failure, whom it was told, and what became of that."""
+    became = next((f"{word}: {detail[word]}" for word in ("suppressed", "refused") if word in detail), detail.get("reply", ""))
+    return f"{detail['bounce']} to {detail['to'] or '<>'}; {became}"
 
 
 def _end(trace: dict[str, Any]) -> str:
