@@ -9,7 +9,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from inbound.decide.rules import Model
+from inbound.decide.rules import Bounce, Model
 from inbound.decide.schema import schema
 
 HERE = Path(__file__).parent
@@ -48,6 +48,16 @@ def test_what_an_editor_sees(validator: Draft202012Validator, name: str) -> None
 ])
 def test_text_may_look_like_a_number_or_a_boolean(validator: Draft202012Validator, text: str) -> None:
     validator.validate(yaml.safe_load(text))
+
+
+def test_the_bounces_of_ses_are_told_by_name() -> None:
+    bounce = schema()["$defs"]["Bounce"]
+    named = {"Mailbox Does Not Exist": "550 5.1.1", "Message Too Large": "552 5.3.4", "Mailbox Full": "552 5.2.2",
+             "Message Content Rejected": "500 5.6.1", "Unknown Failure": "554 5.0.0", "Temporary Failure": "450 4.0.0"}
+    for name, codes in named.items():
+        assert f"{name} {codes}" in bounce["description"]
+    assert {s["label"]: f"{s['body']['SmtpReplyCode']} {s['body']['StatusCode']}" for s in bounce["defaultSnippets"]} == named
+    assert [Bounce.model_validate(example).kind for example in bounce["examples"]] == ["Bounce"] * 6
 
 
 def test_every_key_has_its_name_and_its_help() -> None:
