@@ -124,7 +124,7 @@ def test_the_event_is_what_programs_for_ses_read(dev: Dev, about: dict[str, str]
     assert mail.headers_truncated is False
     assert {header.name for header in mail.headers} >= {"X-Route", "Return-Path", "Received", "X-SES-Spam-Verdict", "From", "To"}
     verdicts = (receipt.spam_verdict, receipt.virus_verdict, receipt.spf_verdict, receipt.dkim_verdict, receipt.dmarc_verdict)
-    assert [verdict.status for verdict in verdicts] == ["GRAY"] * 5
+    assert [verdict.status for verdict in verdicts] == ["PASS", "PASS", "PASS", "GRAY", "PASS"]
     assert receipt.action.get_type == "Lambda"
     assert receipt.processing_time_millis >= 1
 
