@@ -93,7 +93,10 @@ class Client:
         Raises ssl.SSLError, Gone.
         """
         self._received = b""
-        tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="mx.test")
+        await self.start_tls_with(context.wrap_bio(self._incoming, self._outgoing, server_hostname="mx.test"), before)
+
+    async def start_tls_with(self, tls: ssl.SSLObject, before: bytes = b"") -> None:
+        """The handshake, or what is left of it, of an object on this connection's BIOs."""
         while True:
             try:
                 tls.do_handshake()
@@ -108,6 +111,7 @@ class Client:
                 break
         await self._flush()
         self.tls = tls
+        self._decrypt()  # the server may have spoken right behind its part of the handshake
 
     def half_close(self) -> None:
         """No more will be sent, replies are still awaited."""
@@ -141,6 +145,10 @@ class Client:
             self._received += octets
             return bool(octets)
         self._incoming.write(octets) if octets else self._incoming.write_eof()
+        return self._decrypt()
+
+    def _decrypt(self) -> bool:
+        assert self.tls is not None
         before = len(self._received)
         try:
             while plain := self.tls.read(65536):
