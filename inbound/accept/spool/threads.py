@@ -22,11 +22,9 @@ class FileThreads:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="spool-files")
 
     async def run(self, function: Callable[..., T], *arguments: object) -> T:
-        """The result of a blocking function. Raises SpoolError for what it raises, KeyError as it is."""
+        """The result of a blocking function. Raises SpoolError for whatever it raises."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
-        except KeyError:
-            raise
         except RuntimeError as error:  # the pool is shut down
             raise SpoolError("the spool is closed") from error
         except Exception as error:

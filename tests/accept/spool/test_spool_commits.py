@@ -13,6 +13,7 @@ from letters import Clock, deferred, done, drafted, envelope, octets, put, read,
 from spools import THRESHOLD
 
 from inbound.accept.spool import Query, SpoolError, State, Update, entries
+from inbound.accept.spool.folder import SpoolFolder
 from inbound.accept.spool.sqlite import SqliteSpool
 
 NOW = 1_700_000_000.0
@@ -181,6 +182,50 @@ async def test_everything_ends_when_stop_comes_between(disk: SqliteSpool) -> Non
         else:
             assert len(await read(disk, message.message_id)) == outcome.size
     assert any(not isinstance(outcome, SpoolError) for outcome in outcomes)
+
+
+async def test_a_large_put_that_stop_overtakes_leaves_no_file(disk: SqliteSpool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered, gate = threading.Event(), threading.Event()
+    fsync = os.fsync
+
+    def slow(fd: int) -> None:
+        entered.set()
+        gate.wait(10)
+        fsync(fd)
+
+    monkeypatch.setattr("inbound.accept.spool.blobs.os.fsync", slow)
+    late = asyncio.ensure_future(put(disk, octets(THRESHOLD * 5)))
+    await asyncio.to_thread(entered.wait, 10)
+    stopping = asyncio.ensure_future(disk.stop())
+    await asyncio.sleep(0)
+    gate.set()
+    await stopping
+    with pytest.raises(SpoolError):
+        await late
+    assert list((tmp_path / "spool" / "blobs").iterdir()) == []
+
+
+async def test_a_cancelled_start_lets_go_of_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered, gate = threading.Event(), threading.Event()
+    recover = SpoolFolder._recover
+
+    def slow(*arguments: Any) -> int:
+        entered.set()
+        gate.wait(10)
+        return recover(*arguments)
+
+    spool = SqliteSpool(tmp_path / "spool")
+    with monkeypatch.context() as patched:
+        patched.setattr(SpoolFolder, "_recover", slow)
+        starting = asyncio.ensure_future(spool.start())
+        await asyncio.to_thread(entered.wait, 10)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        gate.set()
+    await spool.start()
+    await put(spool)
+    await spool.stop()
 
 
 async def test_it_may_be_left_behind_without_stop(tmp_path_factory: pytest.TempPathFactory) -> None:

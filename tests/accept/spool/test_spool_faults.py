@@ -123,6 +123,38 @@ class TestDatabase:
             await hurt.claim(NOW, 1)
         assert [claimed.id for claimed in await hurt.claim(NOW, 1)] == [entry.id]
 
+    async def test_a_lease_that_nobody_works_is_given_back_as_soon_as_that_is_possible(
+        self, hurt: SqliteSpool, trouble: Disk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("inbound.accept.spool.sqlite.AGAIN", 0.0)
+        cancelled = asyncio.ensure_future(put(hurt, message_id="a"))
+        await asyncio.sleep(0)
+        give_back, failures = entries.give_back, [2]
+
+        def failing(*arguments: Any, **named: Any) -> None:
+            if failures[0]:
+                failures[0] -= 1
+                raise sqlite_error(sqlite3.SQLITE_IOERR_WRITE)
+            give_back(*arguments, **named)
+
+        monkeypatch.setattr(entries, "give_back", failing)
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        while failures[0] or (await hurt.counts())[State.ACTIVE]:
+            pass
+        assert [claimed.id for claimed in await hurt.claim(NOW, 10)] == ["a"]
+
+    async def test_a_rollback_that_fails_costs_the_connection(self, hurt: SqliteSpool, trouble: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+        entry = await put(hurt)
+        opened = trouble.opened
+        with monkeypatch.context() as patched:
+            patched.setattr(entries, "change", lambda *_, **__: trouble.fail("ROLLBACK") or 1 / 0)
+            with pytest.raises(SpoolError):
+                await hurt.update(entry.id, done(NOW))
+        assert await hurt.get(entry.id) == entry
+        assert trouble.opened > opened
+
     async def test_it_heals_by_itself_when_the_disk_does(self, hurt: SqliteSpool, trouble: Disk) -> None:
         entry = await put(hurt)
         trouble.fail("", times=10**6, code=sqlite3.SQLITE_IOERR_READ)

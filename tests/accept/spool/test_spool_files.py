@@ -156,6 +156,20 @@ async def test_damaged_content_is_an_error_of_that_entry_alone(disk: SqliteSpool
     assert await read(disk, well.id) == LARGE
 
 
+async def test_small_content_that_was_damaged_is_an_error_too(disk: SqliteSpool, tmp_path: Path) -> None:
+    hurt, well = await put(disk, octets(100)), await put(disk, octets(100))
+    for entry in (hurt, well):
+        await disk.update(entry.id, deferred(NOW))
+    await disk.stop()
+    with sqlite3.connect(tmp_path / "spool" / "spool.sqlite3") as connection:
+        connection.execute("UPDATE content SET data = x'00' WHERE entry = (SELECT number FROM entry WHERE id = ?)", (hurt.id,))
+    connection.close()
+    await disk.start()
+    with pytest.raises(SpoolError, match="1 octets"):
+        await disk.content(hurt.id)
+    assert await read(disk, well.id) == octets(100)
+
+
 async def test_a_damaged_record_does_not_stand_in_the_way(disk: SqliteSpool, tmp_path: Path, clock: Clock) -> None:
     hurt, well = [await put(disk, held=False) for _ in range(2)]
     await disk.stop()

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from letters import deferred, done, put
+from letters import dead, deferred, done, put
 
-from inbound.accept.spool import State, database
+from inbound.accept.spool import State, database, entries
 from inbound.accept.spool.sqlite import SqliteSpool
 
 NOW = 1_700_000_000.0
@@ -38,6 +38,25 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(database.Database, "_connect", connected)
     return counted
+
+
+async def test_work_on_many_entries_is_done_in_strokes_that_let_others_in_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entries, "STROKE_SECONDS", 0.0)
+    spool = SqliteSpool(tmp_path)
+    await spool.start()
+    ids = [(await put(spool)).id for _ in range(6)]
+    for id_ in ids:
+        await spool.update(id_, dead(NOW))
+    before = spool.commits
+    assert await spool.retry([*ids, "gone"], NOW) == ids
+    assert spool.commits - before == 7
+    for id_ in ids[:4]:
+        await spool.update(id_, done(NOW))
+    assert await spool.sweep(finished_before=0, content_before=NOW + 1, keep_revisions=()) == 0
+    assert await spool.sweep(finished_before=NOW + 1, content_before=0, keep_revisions=()) == 4
+    assert await spool.drop(ids) == ids[4:]
+    assert set((await spool.counts()).values()) == {0}
+    await spool.stop()
 
 
 async def test_with_many_waiting_and_many_done(tmp_path: Path, steps: list[int]) -> None:
