@@ -91,6 +91,7 @@ class Service:
         self.addresses: list[SmtpAddress] = []
         self.http = settings.http_listen
         self.ready = False
+        self.is_supervised = False  # by systemd, which listens on privileged ports for us
         self._on_rules = on_rules
         self._tasks: list[asyncio.Task[None]] = []
 

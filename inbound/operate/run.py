@@ -28,14 +28,17 @@ Around = Callable[[Settings], AbstractAsyncContextManager[Service]]
 @contextlib.asynccontextmanager
 async def plain(given: Supervisor, settings: Settings) -> AsyncIterator[Service]:
     """The service alone, on the sockets that systemd passes, if it does."""
-    if os.geteuid() == 0 and not given.notify:
-        log.get().warning(log.Event.SERVICE_WARNING, warning="this runs as root, which it never needs: use deploy/inbound.service, or a user of its "
-                          "own and a port above 1023")
-    yield Service(settings, log.get(), inherited=inherited(given))
+    service = Service(settings, log.get(), inherited=inherited(given))
+    service.is_supervised = bool(given.notify)
+    yield service
 
 
-def run(settings: Settings, around: Around | None = None, started: Callable[[Service], None] = lambda _: None) -> None:
-    """Run until SIGTERM or SIGINT, drain, exit 0. A second signal ends at once. Exit 1 for broken rules, 2 for settings."""
+def run(settings: Settings, around: Around | None = None, *, started: Callable[[Service], None] = lambda _: None,
+        ended: Callable[[], None] = lambda: None) -> None:
+    """Run until SIGTERM or SIGINT, drain, exit 0. A second signal ends at once. Exit 1 for broken rules, 2 for settings.
+
+    `started` is called when mail is accepted, `ended` at the end, whatever it was.
+    """
     given = supervisor()
     try:
         with event_loop_runner() as runner:
@@ -46,6 +49,8 @@ def run(settings: Settings, around: Around | None = None, started: Callable[[Ser
         complain(str(error), 1)
     except (SettingsError, SpoolError) as error:
         fail(str(error))
+    finally:
+        ended()
     _leave()
 
 

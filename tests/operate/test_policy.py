@@ -11,12 +11,14 @@ OURS = "arn:aws-us-gov:iam::123456789012:role/inbound"
 
 
 def active(*rules: dict[str, object]):
-    return RuleFile.model_validate({"RuleSets": {"default": [{"Name": f"r{n}", "Recipients": ["example.com"], **rule} for n, rule in enumerate(rules)]}}).active()
+    named = [{"Name": f"r{n}", "Recipients": ["example.com"], **rule} for n, rule in enumerate(rules)]
+    return RuleFile.model_validate({"RuleSets": {"default": named}}).active()
 
 
 def test_each_action_needs_its_own_call_and_the_partition_is_that_of_the_arns() -> None:
     rule_set = active({"Actions": [
-        {"AddHeaderAction": {"HeaderName": "X", "HeaderValue": "y"}}, {"S3Action": {"BucketName": "mail", "ObjectKeyPrefix": "in", "TopicArn": TOPIC}},
+        {"AddHeaderAction": {"HeaderName": "X", "HeaderValue": "y"}},
+        {"S3Action": {"BucketName": "mail", "ObjectKeyPrefix": "in", "TopicArn": TOPIC}},
         {"LambdaAction": {"FunctionArn": FUNCTION}}, {"SNSAction": {"TopicArn": TOPIC}}, {"StopAction": {"Scope": "RuleSet", "TopicArn": TOPIC}}]})
     assert policies(rule_set, OURS)["identity"]["Statement"] == [
         {"Effect": "Allow", "Action": "s3:PutObject", "Resource": ["arn:aws-us-gov:s3:::mail/in/*"]},

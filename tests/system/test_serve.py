@@ -118,7 +118,7 @@ async def test_broken_rules_at_start_end_it_with_every_error_and_its_place(tmp_p
 
 
 @pytest.mark.parametrize(("name", "value", "said"), [
-    ("INBOUND_LISTEN", "somewhere", "INBOUND_LISTEN: 'somewhere' is not HOST:PORT"),
+    ("INBOUND_LISTEN", "somewhere", "INBOUND_LISTEN: 'somewhere' is neither HOST:PORT nor"),
     ("INBOUND_RETRY_FOR", "soon", "INBOUND_RETRY_FOR: 'soon' is not a time"),
     ("INBOUND_TLS_CERT", "cert.pem", "INBOUND_TLS_CERT is set without INBOUND_TLS_KEY"),
     ("INBOUND_RULES", "nowhere.yaml", "nowhere.yaml: no such file"),

@@ -90,10 +90,7 @@ def dev(rules: Path, smtp: Address, http: Address, aws: Address | str, data: Pat
         setup.note(service)
         first_screen(setup, service, written=written, seconds=time.monotonic() - began)
 
-    try:
-        run(found, setup.around, started)
-    finally:
-        setup.forget()
+    run(found, setup.around, started=started, ended=setup.forget)
 
 
 class Setup:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from inbound.service import Service
 
 
 @click.command()
@@ -16,4 +22,13 @@ def serve() -> None:
 
     found = settings.read()
     log.configure(found.log, level=found.log_level)
-    run(found)
+    run(found, started=warn_root)
+
+
+def warn_root(service: Service) -> None:
+    """Root is needed for no port where systemd listens, and for nothing else."""
+    from inbound.log import Event  # noqa: PLC0415  # see `serve`
+
+    if os.geteuid() == 0 and not service.is_supervised:
+        service.log.warning(Event.SERVICE_WARNING, warning="this runs as root, which it never needs: use deploy/inbound.service, or a user of its own "
+                            "and a port above 1023")
