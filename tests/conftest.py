@@ -1,9 +1,26 @@
-"""What all tests share: the option that writes golden files anew."""
+"""What all tests share: the option that writes golden files anew, and the scanners."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+from scanners import ClamdAddresses, running_clamd, running_rspamd
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-golden", action="store_true", help="write the expected files of tests/golden from what the code does now")
+
+
+@pytest.fixture(scope="session")
+def clamd() -> Iterator[ClamdAddresses]:
+    """The real clamd, knowing EICAR."""
+    with running_clamd() as addresses:
+        yield addresses
+
+
+@pytest.fixture(scope="session")
+def rspamd() -> Iterator[int]:
+    """The real rspamd: the port of its normal worker."""
+    with running_rspamd() as port:
+        yield port

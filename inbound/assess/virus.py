@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import struct
 from pathlib import Path
+from typing import Any
 
 from inbound.accept.envelope import Envelope
 from inbound.accept.spool import Content
@@ -40,35 +42,62 @@ class Clamd:
                 return _verdict(await self._ask(content))
         except TimeoutError:
             raise ScannerDown(f"no answer in {self._timeout:g} s") from None
-        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
-            raise ScannerDown(str(error) or type(error).__name__) from None
+        except OSError as error:
+            raise ScannerDown(error.strerror or str(error)) from None
 
     async def close(self) -> None:
         """Nothing is kept open between messages."""
 
     async def _ask(self, content: Content) -> str:
-        reader, writer = await self._connect()
-        try:
+        with await self._connect() as sock:
             with contextlib.suppress(ConnectionError):  # a clamd that has had enough answers and closes; what it said is read below
-                await _send(writer, content)
-            return (await reader.readuntil(b"\0"))[:-1].decode("utf-8", "replace").strip()
-        finally:
-            writer.transport.abort()
+                await _send(sock, content)
+            return await _reply(sock)
 
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _connect(self) -> socket.socket:
+        """A raw socket: a stream of asyncio's would lose what clamd said before it closed."""
         if isinstance(self._address, Path):
-            return await asyncio.open_unix_connection(self._address, limit=_REPLY_LIMIT)
-        return await asyncio.open_connection(*self._address, limit=_REPLY_LIMIT)
+            return await _connected(socket.AF_UNIX, str(self._address))
+        host, port = self._address
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        for family, *_, name in found[:-1]:
+            with contextlib.suppress(OSError):
+                return await _connected(family, name)
+        return await _connected(found[-1][0], found[-1][-1])
 
 
-async def _send(writer: asyncio.StreamWriter, content: Content) -> None:
-    writer.write(b"zINSTREAM\0")
+async def _connected(family: int, name: tuple[Any, ...] | str) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, name)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _send(sock: socket.socket, content: Content) -> None:
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(sock, b"zINSTREAM\0")
     async for piece in pieces(content):
-        writer.write(struct.pack("!L", len(piece)))
-        writer.write(piece)
-        await writer.drain()
-    writer.write(struct.pack("!L", 0))
-    await writer.drain()
+        await loop.sock_sendall(sock, struct.pack("!L", len(piece)) + piece)
+    await loop.sock_sendall(sock, struct.pack("!L", 0))
+
+
+async def _reply(sock: socket.socket) -> str:
+    """What clamd says, up to its NUL. Raises ConnectionError without one."""
+    loop = asyncio.get_running_loop()
+    said = b""
+    while b"\0" not in said and len(said) <= _REPLY_LIMIT:
+        piece = await loop.sock_recv(sock, _REPLY_LIMIT)
+        if not piece:
+            break
+        said += piece
+    reply, end, _ = said.partition(b"\0")
+    if not end:
+        raise ConnectionError("the connection was closed without an answer")
+    return reply.decode("utf-8", "replace").strip()
 
 
 def _verdict(reply: str) -> Verdict:
