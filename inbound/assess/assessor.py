@@ -33,7 +33,6 @@ NO_SCANNER = Verdict(Status.GRAY, "no scanner is configured")
 SCANS = ("spam", "virus")
 
 T = TypeVar("T")
-U = TypeVar("U")
 Guard = Callable[[str], AbstractAsyncContextManager[None]]
 """Around one call to the scanner of that name. Raises ScannerDown or ScannerBusy instead of letting it through."""
 
@@ -77,11 +76,11 @@ class Assessor:
         name = await self._client_name(envelope) if earlier is None else earlier.client_name
         envelope = replace(envelope, peer=replace(envelope.peer, reverse_name=name)) if name else envelope
         kinds = (SCANS if earlier is None else earlier.unscanned) if scan else ()
-        judged, scanned = await _both(
+        judged, scanned = await asyncio.gather(
             self._authenticated(envelope, content) if earlier is None else _known(earlier),
-            _all({kind: self._scan(kind, envelope, content) for kind in kinds}),
+            asyncio.gather(*(self._scan(kind, envelope, content) for kind in kinds)),
         )
-        return self._with_scans(replace(judged, client_name=name), scanned)
+        return self._with_scans(replace(judged, client_name=name), dict(zip(kinds, scanned, strict=True)))
 
     async def findings(self, envelope: Envelope, content: Content, budget: Budget | None = None) -> tuple[Assessment, Findings]:
         """SPF, DKIM and DMARC, and how they came about. Raises SpoolError.
@@ -91,7 +90,7 @@ class Assessor:
         budget = budget or self._resolver.budget()
         head = content.head(HEAD)
         sender = author(head, parse(head))
-        from_spf, from_dkim = await _both(
+        from_spf, from_dkim = await asyncio.gather(
             self._safely("spf", self._spf(envelope, budget)),
             self._safely("dkim", dkim.check(content, lambda name: self._resolver.lookup(name, "TXT", budget), now=envelope.received_at)),
         )
@@ -201,21 +200,3 @@ def _failed(error: Exception) -> Verdict:
 
 async def _known(value: T) -> T:
     return value
-
-
-async def _both(first: Awaitable[T], second: Awaitable[U]) -> tuple[T, U]:
-    """Both at once. What either raises is raised when both have ended."""
-    outcomes = await asyncio.gather(first, second, return_exceptions=True)
-    for outcome in outcomes:
-        if isinstance(outcome, BaseException):
-            raise outcome
-    return outcomes  # type: ignore[return-value]  # neither is an exception now
-
-
-async def _all(work: Mapping[str, Awaitable[T]]) -> dict[str, T]:
-    """All at once, by name. What one raises is raised when all have ended."""
-    outcomes = await asyncio.gather(*work.values(), return_exceptions=True)
-    for outcome in outcomes:
-        if isinstance(outcome, BaseException):
-            raise outcome
-    return dict(zip(work, outcomes, strict=True))  # type: ignore[arg-type]  # none is an exception now
