@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 from inbound.accept.envelope import Envelope
 
-_UNFIT = re.compile(r'[^!-~]|[;()<>\\"]')
-_UNFIT_IN_COMMENT = re.compile(r'[^ -~]|[;()<>\\"]')
+_UNFIT = re.compile(r'[^ -~]|[;()<>\\"]')
 _ENCODED_WORD = re.compile(r"=+(?=\?)")
 _RESULT = re.compile(r"(auth|arc|dkim|dmarc|domainkeys|iprev|sender-id|smime|spf|vbr|(?:header|smtp|policy|body)\.[a-z]+)=", re.IGNORECASE)
 _LINE_LIMIT = 998  # octets, RFC 5322 §2.1.1
@@ -57,16 +56,22 @@ def _spf(envelope: Envelope, said: Authentication) -> str:
     peer = envelope.peer
     sender = envelope.reverse_path or f"postmaster@{envelope.helo}"  # the identity that SPF judges for the null reverse-path (RFC 7208 §2.4)
     pairs = (("client-ip", peer.address), ("envelope-from", sender), ("helo", peer.reverse_name or peer.address))
-    return f"(spfCheck: {plain(said.explanation)}) " + " ".join(f"{name}={plain(value, _UNFIT) or 'unknown'};" for name, value in pairs)
+    return f"(spfCheck: {plain(said.explanation)}) " + " ".join(f"{name}={_value(value)};" for name, value in pairs)
 
 
 def _domain(property_: str, domain: str) -> str:
-    return property_ + plain(domain, _UNFIT) if domain else ""
+    return property_ + _value(domain) if domain else ""
 
 
-def plain(text: str, unfit: re.Pattern[str] = _UNFIT_IN_COMMENT) -> str:
+def _value(text: str) -> str:
+    """One word for the place after `=`, where a `?` would begin an encoded word."""
+    word = plain(text.replace(" ", "?")) or "unknown"
+    return "_" + word[1:] if word.startswith("?") else word
+
+
+def plain(text: str) -> str:
     """The text without what ends a value, a comment or a field, without encoded words, and without anything that reads as a result."""
-    safe = unfit.sub("?", text)
+    safe = _UNFIT.sub("?", text)
     safe = _ENCODED_WORD.sub(lambda found: "?" * len(found[0]), safe)
     return _RESULT.sub(r"\1?", safe)
 
