@@ -30,5 +30,5 @@ def warn_root(service: Service) -> None:
     from inbound.log import Event  # noqa: PLC0415  # see `serve`
 
     if os.geteuid() == 0 and not service.is_supervised:
-        service.log.warning(Event.SERVICE_WARNING, warning="this runs as root, which it never needs: use deploy/inbound.service, or a user of its own "
-                            "and a port above 1023")
+        service.log.warning(Event.SERVICE_WARNING, warning="this runs as root, which it never needs: use deploy/inbound.service, or a user of its "
+                            "own and a port above 1023")
