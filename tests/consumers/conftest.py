@@ -21,7 +21,7 @@ def npm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(LOCKED, folder)
     got = subprocess.run([program, *INSTALL], cwd=folder, capture_output=True, text=True, timeout=110, check=False)
     if got.returncode:
-        missing(f"npm can not install the consumers: {got.stderr.strip()}")
+        missing(f"npm can not install the consumers: {'; '.join(got.stderr.splitlines()[:4])}")
     return folder
 
 

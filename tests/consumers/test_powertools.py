@@ -1,19 +1,25 @@
-"""The models of Powertools for AWS Lambda, in TypeScript and Python, over every golden event: they refuse just what they refuse of SES too.
+"""Powertools for AWS Lambda, in Python and TypeScript, over every golden case: its models refuse just what they refuse of SES too.
 
-That they read each field right is in tests/deliver/test_notification_consumers.py.
+That it reads each field right is in tests/deliver/test_notification_consumers.py.
 """
 
 from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aws_lambda_powertools.utilities.data_classes.common import DictWrapper
+from aws_lambda_powertools.utilities.data_classes.ses_event import SESMessage
 from aws_lambda_powertools.utilities.parser.models import SesModel
-from emitted import EVENTS, message
+from emitted import EVENTS, NOTIFICATIONS, message
 from pydantic import ValidationError
+
+COMMON = ("from", "to", "date", "messageId", "subject")
+"""What Powertools has every message carry. SES leaves a field out that the message does not have."""
 
 WHOLE = "23-dmarc-failed/1-judged-Lambda.event.json"
 """A scanned message with every common header, that fails DMARC: it has all that the models ask for."""
@@ -22,11 +28,10 @@ WHOLE = "23-dmarc-failed/1-judged-Lambda.event.json"
 def departures(event: dict[str, Any]) -> set[str]:
     """Fields of which both models ask for more than SES gives.
 
-    They know neither DISABLED, the scan verdicts of a rule without ScanEnabled, nor a function that is waited for, and have every
-    message carry these five header fields.
+    They know neither DISABLED, the scan verdicts of a rule without ScanEnabled, nor a function that is waited for.
     """
     common, receipt = message(event)["mail"]["commonHeaders"], message(event)["receipt"]
-    found = {f"mail.commonHeaders.{name}" for name in ("from", "to", "date", "messageId", "subject") if name not in common}
+    found = {f"mail.commonHeaders.{name}" for name in COMMON if name not in common}
     found |= {f"receipt.{name}.status" for name in ("spamVerdict", "virusVerdict") if receipt[name]["status"] == "DISABLED"}
     if receipt["action"]["invocationType"] != "Event":
         found.add("receipt.action.invocationType")
@@ -45,6 +50,28 @@ def test_the_python_model_accepts_our_events_as_far_as_those_of_ses(name: str) -
     except ValidationError as error:
         refused = {".".join(str(part) for part in found["loc"]) for found in error.errors()}
     assert refused == in_record(departures(EVENTS[name]))
+
+
+def unreadable(told: DictWrapper) -> Iterator[str]:
+    """The attributes that fail when they are read, of the object and of those within."""
+    for name, attribute in vars(type(told)).items():
+        if isinstance(attribute, property):
+            try:
+                value = getattr(told, name)
+                for each in value if isinstance(value, Iterator) else [value]:
+                    if isinstance(each, DictWrapper):
+                        yield from unreadable(each)
+            except KeyError as error:
+                yield str(error.args[0])
+
+
+@pytest.mark.parametrize("name", EVENTS | NOTIFICATIONS)
+def test_every_attribute_of_the_data_classes_can_be_read_but_those_of_absent_fields(name: str) -> None:
+    told = message((EVENTS | NOTIFICATIONS)[name])
+    expected = {field for field in COMMON if field not in told["mail"]["commonHeaders"]}
+    if told["receipt"]["action"]["type"] != "Lambda":
+        expected |= {"functionArn", "invocationType"}
+    assert set(unreadable(SESMessage(told))) == expected
 
 
 @pytest.fixture(scope="module")
