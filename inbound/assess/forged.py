@@ -62,8 +62,9 @@ def offsets(content: Content, *, authserv_id: str = "") -> Sequence[int]:
 
 
 def _next_empty_line(octets: bytes) -> int | None:
-    ends = [place for place in (octets.find(b"\n\n"), octets.find(b"\n\r\n")) if place >= 0]
-    return min(ends) + 1 if ends else None
+    crlf = octets.find(b"\n\r\n")
+    bare = octets.find(b"\n\n", 0, crlf + 1 if crlf >= 0 else len(octets))  # not through the whole body for a line end it does not use
+    return bare + 1 if bare >= 0 else crlf + 1 if crlf >= 0 else None
 
 
 def _begins_line(block: bytes, name: re.Match[bytes]) -> bool:
