@@ -12,7 +12,9 @@ from inbound.accept.envelope import Envelope, Peer, new_message_id
 from inbound.accept.spool import Entry, State
 from inbound.accept.spool.memory import MemorySpool
 from inbound.decide.rules import RuleFile, RuleSet
-from inbound.deliver.memory import MemoryAws
+from inbound.deliver.backscatter import Caps, Rate
+from inbound.deliver.bounces import Bounces, BounceTerms
+from inbound.deliver.memory import MemoryAws, MemorySmarthost
 from inbound.deliver.retry import Schedule
 from inbound.deliver.work import Identity
 from inbound.deliver.worker import Terms, Worker
@@ -45,19 +47,21 @@ def rule_set(*rules: dict[str, Any]) -> RuleSet:
 class Bench:
     """`send` puts a message into the spool and hands it to the worker, as the intake does."""
 
-    def __init__(self, *rules: dict[str, Any], spool: MemorySpool | None = None, **terms: Any) -> None:
+    def __init__(self, *rules: dict[str, Any], spool: MemorySpool | None = None, smarthost: MemorySmarthost | None = None, **terms: Any) -> None:
         self.now = 1_000_000.0
         self.ticks = 0.0
         self.rules = rule_set(*rules)
         self.spool = spool or MemorySpool(clock=lambda: self.now)
         self.aws = MemoryAws()
+        caps = Caps(Rate(1000, 3600.0), Rate(20, 3600.0))
+        self.bounces = Bounces(smarthost, BounceTerms("mx.test"), caps, monotonic=lambda: self.ticks) if smarthost else None
         terms = {"schedule": Schedule(60, 900, 4 * 3600)} | terms
         self.worker = self.new_worker(terms)
         self.terms = terms
 
     def new_worker(self, terms: dict[str, Any]) -> Worker:
         return Worker(self.spool, self.aws, Terms(Identity("mx.test", "mx.test"), **terms), structlog.get_logger(), clock=lambda: self.now,
-                      monotonic=lambda: self.ticks)
+                      monotonic=lambda: self.ticks, bounces=self.bounces)
 
     async def __aenter__(self) -> Bench:
         await self.spool.start()

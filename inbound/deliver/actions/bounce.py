@@ -17,7 +17,7 @@ class Return(Action):
     model = Bounce
 
     def sink(self, action: Bounce, ports: Ports) -> str:  # noqa: ARG002  # the protocol's signature
-        return ports.bounces.sink if ports.bounces else "smtp:"
+        return ports.bounces.sink if ports.bounces else "smtp"
 
     async def perform(self, step: Step, work: Work, ports: Ports) -> Performed:
         action: Bounce = step.action  # type: ignore[assignment]  # `known` gave it to its own model
