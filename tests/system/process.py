@@ -15,6 +15,12 @@ AWS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION
        "AWS_EC2_METADATA_DISABLED": "true", "NO_PROXY": "127.0.0.1", "AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
 
 
+STARTED: list[int] = []
+"""Process ids that are still to be ended."""
+
+DNS = ""  # the DNS server of every service that names no other; set by conftest.py
+
+
 def clean_environment() -> dict[str, str]:
     """This process's environment without anything that steers inbound or AWS."""
     return {k: v for k, v in os.environ.items() if not k.startswith(("INBOUND_", "AWS_"))}
@@ -29,7 +35,7 @@ class Serve:
         self.rules.write_text(rules)
         self.environment = clean_environment() | AWS | {
             "AWS_ENDPOINT_URL": endpoint, "INBOUND_RULES": str(self.rules), "INBOUND_DATA": str(folder / "data"), "INBOUND_LISTEN": "127.0.0.1:0",
-            "INBOUND_HTTP_LISTEN": "127.0.0.1:0", "INBOUND_HOSTNAME": "mx.test", "INBOUND_LOG": "json",
+            "INBOUND_HTTP_LISTEN": "127.0.0.1:0", "INBOUND_HOSTNAME": "mx.test", "INBOUND_LOG": "json", "INBOUND_DNS": DNS,
         } | {f"INBOUND_{k.upper()}": v for k, v in settings.items()}
         self.events: list[dict[str, Any]] = []
         self.process: asyncio.subprocess.Process | None = None
@@ -44,6 +50,7 @@ class Serve:
         self.process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "inbound", command, env=self.environment, cwd=self.folder, stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE, limit=2**24)
+        STARTED.append(self.process.pid)
         self._readers = [asyncio.create_task(self._read()), asyncio.create_task(self._read_errors())]
         started = await self.until(lambda e: e["event"] == "service.started", after=before)
         self.port = int(started["smtp"][0].rsplit(":", 1)[1])
@@ -54,6 +61,8 @@ class Serve:
         if self.process.returncode is None:
             self.process.send_signal(number)
         status = await self.process.wait()
+        if self.process.pid in STARTED:
+            STARTED.remove(self.process.pid)
         await asyncio.gather(*self._readers)
         return status
 
