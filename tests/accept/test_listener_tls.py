@@ -307,6 +307,16 @@ async def test_f6_a_drain_says_421_in_tls(server: ssl.SSLContext, client_context
         await draining
 
 
+async def test_f6_a_drain_does_not_wait_for_a_client_that_does_not_close_tls(server: ssl.SSLContext, client_context: ssl.SSLContext,
+                                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "LINGER", 60.0)
+    async with front_door(tls=server) as door:
+        await over_tls(door, client_context, "EHLO a", "MAIL FROM:<>")
+        await over_tls(door, client_context, "EHLO a")
+        await door.listener.drain(0.1)
+        await door.empty()
+
+
 async def test_f6_a_drain_ends_a_handshake(server: ssl.SSLContext) -> None:
     async with front_door(tls=server) as door:
         client = await door.greeted("EHLO a", "STARTTLS")

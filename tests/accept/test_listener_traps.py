@@ -93,6 +93,15 @@ async def test_f1_endless_line_in_data_is_cut_off(traced: None) -> None:
         assert door.intake.discarded
 
 
+async def test_f1_what_is_too_large_is_thrown_away_before_its_end() -> None:
+    async with front_door(message_size=MB) as door:
+        client = await door.in_data()
+        await client.send(b"x" * (MB + 1))
+        await until(lambda: door.intake.discarded)
+        await client.send(b"\r\n.\r\n")
+        assert await client.reply() == str(reply.TOO_LARGE)
+
+
 async def test_f1_a_line_of_60_mb_in_data_is_not_held_in_memory(traced: None) -> None:
     async with front_door(message_size=30 * MB) as door:
         door.intake.draft = lambda _: ForgetfulDraft()  # type: ignore[method-assign]
@@ -491,6 +500,29 @@ async def test_trap_b_the_envelope_holds_what_the_session_said() -> None:
         assert (envelope.peer.address, envelope.peer.port) == client.sock.getsockname()
         assert envelope.revision == "r1"
         assert envelope.connected_at <= envelope.received_at
+        assert await client.said("HELO other.example", "MAIL FROM:<>", "RCPT TO:<support@example.com>", "DATA")
+        await client.send(b".\r\n")
+        await client.reply()
+        envelope = door.intake.accepted[1]
+        assert (envelope.helo, envelope.esmtp, envelope.reverse_path, envelope.body) == ("other.example", False, "", "7BIT")
+        assert envelope.parameters == ()
+
+
+async def test_trap_b_a_refusal_is_logged_with_what_was_said_before_it() -> None:
+    async with front_door(message_size=10) as door:
+        client = await door.greeted("HELO client.example", *TRANSACTION[:2])
+        await client.said("RCPT TO:<nobody@example.com>", "FOO", "DATA")
+        await client.send(b"more than ten octets\r\n.\r\n")
+        assert await client.reply() == str(reply.TOO_LARGE)
+    known = {"client": "127.0.0.1", "helo": "client.example", "event": Event.SESSION_REFUSED, "level": "info"}
+    door.journal.events[-1].pop("size")  # what was kept of it when it was refused
+    assert door.journal.events == [
+        {**known, "command": "RCPT", "reason": "no rule", "reply": str(reply.NO_SUCH_RECIPIENT), "sender": "alice@sender.example",
+         "recipient": "nobody@example.com"},
+        {**known, "command": "FOO", "reason": "unknown command", "reply": str(reply.UNKNOWN_COMMAND)},
+        {**known, "command": "DATA", "reason": "size", "reply": str(reply.TOO_LARGE), "sender": "alice@sender.example",
+         "recipients": ["support@example.com"]},
+    ]
 
 
 async def test_trap_b_the_revision_is_that_of_mail() -> None:
