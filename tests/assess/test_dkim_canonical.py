@@ -8,7 +8,7 @@ import time
 
 import pytest
 from dkim.canonicalization import Relaxed, Simple
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from inbound.assess.dkim.canonical import BodyTerms, Canonicalization, body_hashes, header_field
@@ -33,6 +33,7 @@ def reference(body: bytes, canonicalization: Canonicalization) -> bytes:
     return REFERENCE[canonicalization].canonicalize_body(b"\r\n".join(re.split(b"\r?\n", body)))
 
 
+@settings(deadline=None)
 @given(bodies, st.lists(st.integers(0, 9)), st.integers(0, 40))
 @example(b"", [], 0)
 @example(b"\r\n\r\n", [1, 2], 2)
@@ -72,6 +73,7 @@ def test_the_example_of_rfc_6376_3_4_5() -> None:
     assert found[BodyTerms(SIMPLE)].digest == hashlib.sha256(b" C \r\nD \t E\r\n").digest()
 
 
+@settings(deadline=None)
 @given(
     st.from_regex(r"[!-9;-~]{1,9}", fullmatch=True),
     st.lists(st.sampled_from(["\r\n ", "\r\n\t", "\n ", " ", "\t", "x", ":", "é"]), max_size=20).map("".join),

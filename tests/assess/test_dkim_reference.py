@@ -10,7 +10,7 @@ import dkim
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from dkim_signer import DOMAIN, ed25519_key, judged, record, rsa_key
-from hypothesis import assume, event, example, given
+from hypothesis import assume, event, example, given, settings
 from hypothesis import strategies as st
 
 from inbound.assess.dkim import Result
@@ -62,6 +62,7 @@ def dkimpy_passes(message: bytes, key: bytes) -> bool:
         return False
 
 
+@settings(deadline=None)
 @given(
     FIELDS, BODY, st.sampled_from([rsa_key(), ed25519_key()]), st.tuples(CANONICAL, CANONICAL), st.booleans(), CHANGE
 )

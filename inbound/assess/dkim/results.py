@@ -72,7 +72,7 @@ def verdict(
     compared = organizational_domain if relaxed else itself
 
     def aligned(signature: Signature) -> bool:
-        return bool(from_domain) and bool(signature.domain) and compared(signature.domain) == compared(from_domain)
+        return bool(from_domain) and compared(signature.domain) == compared(from_domain)
 
     ours = [each for each in results.signatures if aligned(each)]
     status, cause = _status(ours, results.signatures)
