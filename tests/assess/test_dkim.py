@@ -34,7 +34,6 @@ from inbound.assess.rendering import BytesContent
 from inbound.assess.verdicts import Status
 
 
-
 def short(value: object) -> str:
     """A name for a case."""
     if isinstance(value, list):
