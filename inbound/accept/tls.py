@@ -145,4 +145,5 @@ class Certificate:
                 self._log.warning(Event.TLS_EXPIRES, cert=str(self._files[0]), expires=self.expires)
             pause = left - SOON if left > SOON else left if left > 0 else DAY
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._replaced.wait(), min(pause, DAY))
+                async with asyncio.timeout(min(pause, DAY)):  # wait_for of Python 3.11 may swallow a cancellation
+                    await self._replaced.wait()

@@ -180,7 +180,8 @@ class Sinks:
             if not await self._release(sink.name, 1):
                 return
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(sink.settled.wait(), 2 * Breaker.LONGEST_PROBE)
+                async with asyncio.timeout(2 * Breaker.LONGEST_PROBE):  # wait_for of Python 3.11 may swallow a cancellation
+                    await sink.settled.wait()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)

@@ -163,7 +163,8 @@ class Worker:
             except SpoolError as error:
                 self._log.error(Event.SPOOL_FAILED, error=str(error))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), wait)
+                async with asyncio.timeout(wait):  # wait_for of Python 3.11 may swallow a cancellation
+                    await self._wake.wait()
 
     async def _release(self, sink: str, limit: int) -> int:
         try:
