@@ -64,6 +64,7 @@ def effects(rules: RuleSet, mail: Mail, flows: dict[tuple[str, int], Flow]) -> d
 
 @given(ANY, RECIPIENTS, st.booleans(), st.sampled_from(StopScope), FLOWS)
 @example(rule_set(rule("r0", [A], BOUNCE, STOP), rule("r1", [], S3)), [A, B], False, StopScope.RECIPIENTS, {})
+@example(rule_set(rule("r0", [A], BOUNCE), rule("r1", [], S3)), [A, B], False, StopScope.RECIPIENTS, {})
 @example(rule_set(rule("r0", [A], BOUNCE, STOP), rule("r1", [B], S3)), [A, B], False, StopScope.MESSAGE, {})
 @example(rule_set(rule("r0", [A, B], ASK), rule("r1", [A], BOUNCE)), [A, B], False, StopScope.MESSAGE, {("r0", 0): Flow.STOP_RULE_SET})
 @example(rule_set(rule("r0", [A], S3, TlsPolicy="Require"), rule("r1", [A], BOUNCE)), [A], True, StopScope.RECIPIENTS, {})
