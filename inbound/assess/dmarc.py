@@ -235,7 +235,7 @@ def _select(domain: str, records: dict[str, _Record]) -> str:
     for place, record in records.items():
         if record.psd == "n":
             return place
-        if record.psd == "y" and place != domain:
+        if record.psd == "y":  # the domain one label below, or itself where it is the public suffix
             return ".".join(domain.split(".")[-place.count(".") - 2 :])
     return list(records)[-1] if records else domain
 

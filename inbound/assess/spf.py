@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import urllib.parse
 import warnings
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 from inbound.assess.answers import Answer, Answers, Need, Question, domain_name
 from inbound.assess.dns import Budget, Resolver, settle
@@ -268,4 +268,4 @@ class _Query(spf.query):  # type: ignore[misc]  # pyspf has no types
                 raise spf.PermError("A macro that keeps no part", macro[0])
             parts = parts[-int(digits) :]
         value = ".".join(parts)
-        return quote(value, safe="") if letter.isupper() else value
+        return urllib.parse.quote(value, safe="") if letter.isupper() else value

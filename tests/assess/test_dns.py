@@ -32,6 +32,7 @@ ZONE = """
     1.2.0.192.in-addr.arpa   PTR   mx.example.com
     slow.example.com         A     192.0.2.1
     hi\\000\\255.example.com  A     192.0.2.7
+    hi\\\\000\\\\255.example.com A   192.0.2.7
 """
 
 
@@ -311,7 +312,8 @@ async def test_reverse_name_leads_back(zone: str, ip: str, expected: str) -> Non
 async def test_reverse_name_looks_at_five_names() -> None:
     pointers = "\n".join(f"5.2.0.192.in-addr.arpa PTR n{n}.example.com" for n in range(40))
     with DnsServer(pointers) as server:
-        assert await reverse_name(Resolver([server.address]), "192.0.2.5") == ""
+        resolver = Resolver([server.address])
+        assert await reverse_name(resolver, "192.0.2.5", resolver.budget()) == ""
         assert sum(query.rdtype == "A" for query in server.queries) == 5
 
 

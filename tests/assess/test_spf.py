@@ -253,6 +253,29 @@ async def test_hostile_records_never_pass_and_take_no_time(record: str) -> None:
     assert found.reason.isprintable()
 
 
+@pytest.mark.parametrize(
+    ("terms", "result"),
+    [
+        ("x=" + "y" * (4096 - 14) + " +all", "pass"),
+        ("x=" + "y" * (4096 - 13) + " +all", "permerror"),
+        ("x=\x01 +all", "permerror"),
+        ("x=\t +all", "permerror"),
+        ("exists:%{d0}.example.com +all", "permerror"),
+        ("exists:%{d1}.example.com +all", "pass"),
+    ],
+)
+async def test_what_no_record_may_hold(terms: str, result: str) -> None:
+    assert (await judged({"example.com": [{"TXT": f"v=spf1 {terms}"}]})).result == result
+
+
+async def test_all_records_of_a_check_have_a_limit_too() -> None:
+    zone = {f"i{n}.example.com": [{"TXT": f"v=spf1 x={'y' * 4000} -all"}] for n in range(5)}
+    zone["example.com"] = [{"TXT": f"v=spf1 {' '.join(f'include:i{n}.example.com' for n in range(4))} +all"}]
+    assert (await judged(zone)).result == "pass"
+    zone["example.com"] = [{"TXT": f"v=spf1 {' '.join(f'include:i{n}.example.com' for n in range(5))} +all"}]
+    assert (await judged(zone)).reason == "SPF Permanent Error: SPF record too long: i4.example.com"
+
+
 async def test_the_costliest_set_of_records_costs_little() -> None:
     """As many octets as are read, full of macros that grow, run again for each of the ten lookups that a check may need."""
     filler = " ".join(f"x{n}=" + "%{s9r.+_-}" * 24 for n in range(6))
