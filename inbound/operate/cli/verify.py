@@ -38,7 +38,8 @@ def verify(file: Path, ip: str, helo: str, sender: str | None, as_json: bool) ->
 
     log.configure(level="error")
     try:
-        content = wire_form(click.open_file(str(file), "rb").read())
+        with click.open_file(str(file), "rb") as opened:
+            content = wire_form(opened.read())
     except OSError as error:
         fail(f"cannot read {file}: {error.strerror or error}")
     found = envelope(content, ip=client_address(ip), helo=helo, sender=sender)
