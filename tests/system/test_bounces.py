@@ -102,7 +102,7 @@ class Running:
 
 
 @asynccontextmanager
-async def running(folder: Path, port: int, rules: str = RULES, **told: Any) -> AsyncIterator[Running]:
+async def running(folder: Path, port: int, rules: str = RULES, *, server: SmtpServer | None = None, **told: Any) -> AsyncIterator[Running]:
     (folder / "rules.yaml").write_text(rules)
     events: list[dict[str, Any]] = []
     heard = asyncio.Event()
@@ -115,7 +115,7 @@ async def running(folder: Path, port: int, rules: str = RULES, **told: Any) -> A
     log: Any = structlog.wrap_logger(structlog.PrintLogger(), processors=[keep], cache_logger_on_first_use=False,
                                      wrapper_class=structlog.make_filtering_bound_logger(20))
     found = settings.read(rules=folder / "rules.yaml", data=folder / "data", listen=(SmtpAddress("127.0.0.1", 0),), hostname="mx.test",
-                          smarthost=SmtpServer("127.0.0.1", port, "off"), retry_min=0.02, retry_max=0.1, **told)
+                          smarthost=server or SmtpServer("127.0.0.1", port, "off"), retry_min=0.02, retry_max=0.1, **told)
     aws = MemoryAws()
     service = Service(found, log, aws=aws, trial=Trial())
     await service.start()
@@ -210,6 +210,18 @@ class TestTooLongForSns:
             replies = await service.said(b"MAIL FROM:<ann@example.net> SIZE=160041\r\n", *to("a"), DATA, LARGE)
             await service.detail(replies[-1].split()[-1])
             assert len(host.got) == 1
+
+
+async def test_a_login_that_fails_is_the_smarthosts_trouble_and_the_password_is_told_nowhere(tmp_path: Path) -> None:
+    async with smarthost(login=True) as host:
+        wrong = SmtpServer("127.0.0.1", host.port, "off", "me", "geheim")
+        async with running(tmp_path, host.port, bounce="dsn", server=wrong) as service:
+            await service.said(MAIL, *to("gone"), DATA, LETTER)
+            deferred = await service.until(Event.MESSAGE_DEFERRED)
+            assert deferred["error"].startswith(f"smtp:127.0.0.1:{host.port}: 535 ")
+            entry = await service.service.spool.get(deferred["id"])
+            assert "geheim" not in f"{service.events}{entry}{service.service.settings!r}"
+        assert host.got == []
 
 
 async def test_a_smarthost_that_was_down_gets_what_waited_for_it(tmp_path: Path) -> None:
