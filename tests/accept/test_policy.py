@@ -101,6 +101,18 @@ def test_mail_parameters_are_refused(parameters: dict[str, str], expected: Reply
     assert caught.value.reply == expected
 
 
+@pytest.mark.parametrize(("parameters", "tls", "taken"), [
+    ({}, False, True), ({"SIZE": "500"}, False, True), ({"SIZE": "501"}, False, False), ({"SIZE": "501"}, True, True),
+])
+def test_what_is_too_long_for_everybody_is_refused_by_its_declared_size(parameters: dict[str, str], tls: bool, taken: bool) -> None:
+    if taken:
+        policy.declared_size(parameters, Rules(), tls=tls)
+        return
+    with pytest.raises(Refusal) as caught:
+        policy.declared_size(parameters, Rules(), tls=tls)
+    assert caught.value.reply == reply.TOO_LARGE
+
+
 def test_helo_has_no_parameters() -> None:
     assert policy.mail_parameters({}, Limits(), esmtp=False) == "7BIT"
     with pytest.raises(Refusal) as caught:
