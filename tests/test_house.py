@@ -65,11 +65,13 @@ TOUCHING_MODULES = {
 }
 TOUCHING_CALLS = {"date.today", "datetime.now", "datetime.today", "datetime.utcnow", "open", "print", "input"}
 PURE_ALL_THE_SAME = {
+    ("deliver/actions/s3.py", "os"): "os.urandom makes the nonce of an encrypted object",
     ("accept/envelope.py", "os"): "os.urandom makes the message id",
     ("assess/spf.py", "urllib"): "urllib.parse escapes what a macro asks to escape",
 }
 
 ENVIRONMENT = {
+    "settings.py": "takes from it what systemd passed to this process, so that children do not inherit it",
     "operate/dev/child.py": "cleans the environment that ministack and the functions run in",
     "operate/dev/entry/inbound_entry.py": "runs in the Lambda, and tells the function where it lies",
 }
