@@ -104,11 +104,11 @@ class Resolver:
         refused = budget.take() if budget else ""
         if refused:
             return Answer(Outcome.TIMEOUT, reason=refused)
-        try:
-            async with asyncio.timeout(budget.remaining if budget else None):
-                return await asyncio.shield(self._task(asked))
-        except TimeoutError:
+        task = self._task(asked)
+        done, _ = await asyncio.wait((task,), timeout=budget.remaining if budget else None)
+        if not done:
             return Answer(Outcome.TIMEOUT, reason=f"{asked.name} {rdtype}: no answer in the time left for this message")
+        return Answer(Outcome.UNREACHABLE, reason="the resolver is closed") if task.cancelled() else task.result()
 
     def recall(self, asked: Question) -> Answer | None:
         """The answer, if it is remembered."""
