@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import json
 import urllib.error
 import urllib.request
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flufl.bounce import all_failures
 from local_dev import ANY_PORTS, Dev, client, run
 from needs import needs_module
 
@@ -27,6 +29,14 @@ RuleSets:
         - S3Action: {BucketName: mail, ObjectKeyPrefix: support, TopicArn: "arn:aws:sns:us-east-1:123456789012:stored"}
         - LambdaAction: {FunctionArn: "arn:aws:lambda:us-east-1:123456789012:function:reader", InvocationType: RequestResponse}
         - SNSAction: {TopicArn: "arn:aws:sns:us-east-1:123456789012:inbound"}
+    - Name: gone
+      Recipients: [gone@example.com, left@example.com]
+      Actions:
+        - BounceAction: {SmtpReplyCode: 550, StatusCode: 5.1.1, Message: Mailbox does not exist, Sender: postmaster@example.com}
+    - Name: left
+      Recipients: [left@example.com]
+      Actions:
+        - StopAction: {Scope: RuleSet}
     - Name: after
       Recipients: [example.com]
       Actions:
@@ -129,12 +139,31 @@ def test_the_event_is_what_programs_for_ses_read(dev: Dev, about: dict[str, str]
     assert receipt.processing_time_millis >= 1
 
 
+def test_a_bounce_is_a_file_to_look_at(dev: Dev, about: dict[str, str]) -> None:
+    sent = run(dev.folder, "send", "--to", "gone@example.com")
+    assert sent.returncode == 0, sent.stderr
+    (line,) = (line for line in sent.stdout.splitlines() if "550 5.1.1" in line)
+    assert "Bounce     done     550 5.1.1 Mailbox does not exist to sender@example.net; var/bounces/" in line
+    (file,) = (dev.folder / "var" / "bounces").iterdir()
+    assert f"{file.relative_to(dev.folder)}  " in line
+    bounce = email.message_from_bytes(file.read_bytes())
+    assert (bounce["To"], bounce["From"], bounce.get_content_type()) == ("sender@example.net", "postmaster@example.com", "multipart/report")
+    assert all_failures(bounce)[1] == {b"gone@example.com"}
+
+
+def test_a_bounce_that_is_certain_is_refused_in_the_session(dev: Dev, about: dict[str, str]) -> None:
+    sent = run(dev.folder, "send", "--to", "left@example.com")
+    assert sent.returncode == 1
+    assert "550 5.1.1 Mailbox does not exist" in sent.stdout + sent.stderr
+
+
 def test_a_function_that_says_stop_ends_the_rule_set(dev: Dev, about: dict[str, str], tmp_path: Path) -> None:
     eml = tmp_path / "stop.eml"
     eml.write_bytes(b"From: a@example.net\nTo: support@example.com\nSubject: stop\n\nplease stop\n")
     sent = run(dev.folder, "send", "--to", "support@example.com", "--eml", str(eml), "--json")
     route = json.loads(sent.stdout)["route"]
-    assert [(rule["name"], rule["reason"]) for rule in route["rules"]] == [("support", "matched"), ("after", "stopped before")]
+    assert [(rule["name"], rule["reason"]) for rule in route["rules"]] == [
+        ("support", "matched"), ("gone", "no recipient matches"), ("left", "no recipient matches"), ("after", "stopped before")]
     assert [(a["action"], a["state"]) for a in route["rules"][0]["actions"]] == [
         ("AddHeader", "done"), ("S3", "done"), ("Lambda", "done"), ("SNS", "not run")]
     assert route["disposition"] == "STOPPED"
@@ -145,14 +174,14 @@ def test_a_recipient_that_no_rule_names_is_refused_and_the_screen_says_what_the_
     assert sent.returncode == 1
     assert "550 5.1.1" in sent.stderr
     line = dev.until("no enabled rule matches someone@example.org")
-    assert "the rules name: support@example.com, example.com" in line
+    assert "the rules name: support@example.com, gone@example.com, left@example.com, example.com" in line
 
 
 def test_a_changed_rule_file_is_used_at_once_and_what_it_names_is_created(dev: Dev, about: dict[str, str]) -> None:
     rules = dev.folder / "rules.yaml"
     rules.write_text(RULES + "    - {Name: more, Recipients: [more.example.com], Actions: [{S3Action: {BucketName: fresh}}]}\n")
     dev.until("created bucket fresh")
-    dev.until("3 rules in force")
+    dev.until("5 rules in force")
     sent = run(dev.folder, "send", "--to", "x@more.example.com")
     assert client(about, "s3").head_object(Bucket="fresh", Key=sent.stdout.split()[3])
     rules.write_text(RULES + "    - {Name: more, Recipients: [\n")
