@@ -121,30 +121,31 @@ class SqliteSpool:
 
     async def _put_large(self, entry: Entry, draft: DiskDraft) -> None:
         await draft.take_blob()
-        try:
-            inserted = self._insert(entry, None, draft.give_up)
-        except SpoolError:
+        if self._commits is None:
             draft.give_up()
-            raise
-        await inserted
+        await self._insert(entry, None, draft.give_up)
 
-    def _insert(self, entry: Entry, data: bytes | None, failed: Callable[[], object] | None = None) -> asyncio.Future[int]:
+    async def _insert(self, entry: Entry, data: bytes | None, failed: Callable[[], object] | None = None) -> None:
         def committed(number: int, awaited: bool) -> None:
-            if entry.state is State.ACTIVE and awaited:
-                self._leases.begin(entry.id, number, data)
+            if not awaited:
+                give_back(number)
             elif entry.state is State.ACTIVE:
-                self._give_back([number])
+                self._leases.begin(entry.id, number, data)
+
+        def give_back(number: int) -> None:
+            if entry.state is State.ACTIVE:
+                self._give_back([(number, entry)])
 
         insert = Operation(
             lambda connection: entries.insert(connection, entry, data),
             undo=lambda connection, _: entries.drop(connection, [entry.id], active=True),
         )
-        return self._owned().submit(insert, committed=committed, failed=failed)
+        await _wanted(self._owned().submit(insert, committed=committed, failed=failed), give_back)
 
     async def claim(self, now: float, limit: int) -> list[Entry]:
         def committed(claimed: list[tuple[int, Entry]], awaited: bool) -> None:
             if not awaited:
-                self._give_back([number for number, _ in claimed])
+                self._give_back(claimed)
                 return
             for number, entry in claimed:
                 self._leases.begin(entry.id, number)
@@ -153,17 +154,20 @@ class SqliteSpool:
             entries.give_back(connection, now, [number for number, _ in claimed or ()])
 
         claim = Operation(partial(entries.claim, now=now, limit=max(limit, 0)), undo=undo)
-        return [entry for _, entry in await self._owned().submit(claim, committed=committed)]
+        claimed: list[tuple[int, Entry]] = await _wanted(self._owned().submit(claim, committed=committed), self._give_back)
+        return [entry for _, entry in claimed]
 
-    def _give_back(self, numbers: list[int]) -> None:
+    def _give_back(self, unwanted: list[tuple[int, Entry]]) -> None:
         """End leases that nobody here will work, whatever it takes."""
         if self._commits is None:
             return  # `stop` gives everything back
 
         def failed() -> None:
-            asyncio.get_running_loop().call_later(AGAIN, self._give_back, numbers)
+            asyncio.get_running_loop().call_later(AGAIN, self._give_back, unwanted)
 
-        operation = Operation(partial(entries.give_back, now=self._clock(), numbers=numbers))
+        for _, entry in unwanted:
+            self._leases.end(entry.id)
+        operation = Operation(partial(entries.give_back, now=self._clock(), numbers=[number for number, _ in unwanted]))
         self._commits.submit(operation, failed=failed).add_done_callback(asyncio.Future.exception)
 
     async def update(self, entry_id: str, update: Update, *, lazy: bool = False) -> None:
@@ -290,3 +294,13 @@ class SqliteSpool:
                 return work(connection)
 
         return await self._threads.run(look)
+
+
+async def _wanted(future: asyncio.Future[T], give_back: Callable[[T], None]) -> T:
+    """The result; `give_back` gets it when the caller was cancelled just after it had come."""
+    try:
+        return await future
+    except asyncio.CancelledError:
+        if not future.cancelled() and future.exception() is None:
+            give_back(future.result())
+        raise

@@ -14,6 +14,7 @@ from spools import THRESHOLD
 
 from inbound.accept.spool import Query, SpoolError, State, Update, entries
 from inbound.accept.spool.folder import SpoolFolder
+from inbound.accept.spool.leases import Leases
 from inbound.accept.spool.sqlite import SqliteSpool
 
 NOW = 1_700_000_000.0
@@ -120,6 +121,33 @@ async def test_a_put_cancelled_in_its_commit_is_carried_out_and_free_for_a_claim
     assert await disk.get(message.message_id)
     assert [entry.id for entry in await disk.claim(clock.now, 10)] == [message.message_id]
     assert await read(disk, message.message_id) == octets(size)
+
+
+@pytest.mark.parametrize("operation", ["put", "claim"])
+async def test_what_is_cancelled_when_its_answer_has_just_come_is_free_for_a_claim(
+    disk: SqliteSpool, clock: Clock, operation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leased: list[str] = []
+    begin = Leases.begin
+
+    def noted(self: Leases, entry_id: str, *arguments: Any) -> None:
+        begin(self, entry_id, *arguments)
+        leased.append(entry_id)
+
+    monkeypatch.setattr(Leases, "begin", noted)
+    task = asyncio.ensure_future(put(disk, message_id="a", held=operation == "put"))
+    if operation == "claim":
+        await task
+        task = asyncio.ensure_future(disk.claim(clock.now, 1))
+    while not leased:  # noqa: ASYNC110  # the instant between the answer and the task that awaits it
+        await asyncio.sleep(0)
+    assert not task.done()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert disk.cached == 0
+    await disk.get("a")
+    assert [entry.id for entry in await disk.claim(clock.now, 10)] == ["a"]
 
 
 async def test_a_put_cancelled_while_its_file_is_synced_leaves_nothing(disk: SqliteSpool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,8 +141,9 @@ class TestDatabase:
         cancelled.cancel()
         with pytest.raises(asyncio.CancelledError):
             await cancelled
-        while failures[0] or (await hurt.counts())[State.ACTIVE]:
+        while (await hurt.counts())[State.DEFERRED] == 0:
             pass
+        assert failures == [0]
         assert [claimed.id for claimed in await hurt.claim(NOW, 10)] == ["a"]
 
     async def test_a_rollback_that_fails_costs_the_connection(self, hurt: SqliteSpool, trouble: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
