@@ -16,8 +16,9 @@ from inbound.assess.dns import Resolver
 from inbound.decide.rules import RuleSet
 from inbound.deliver.aws import Boto3
 from inbound.deliver.sinks import SinkDown, SinkFailure
+from inbound.deliver.smtp import SmtpSmarthost
 from inbound.operate.policy import Need, needs
-from inbound.settings import Settings
+from inbound.settings import Settings, SmtpServer
 
 SECONDS = 20.0  # for each check
 SOON = datetime.timedelta(days=14)
@@ -39,6 +40,8 @@ async def examine(settings: Settings, rule_set: RuleSet, aws: Boto3, resolver: R
     checks.append(_tried("disk", _disk(settings)))
     if settings.tls_cert is not None:
         checks.append(_tried("certificate", _certificate(settings.tls_cert)))
+    if settings.smarthost is not None:
+        checks.append(_tried(f"smarthost {settings.smarthost}", _smarthost(settings.smarthost, settings.hostname)))
     checks += [_tried(f"MX of {domain}", _mx(resolver, domain, settings.hostname)) for domain in domains(rule_set)]
     checks.append(_tried(f"address of {settings.hostname}", _address(resolver, settings.hostname)))
     return list(await asyncio.gather(*checks))
@@ -105,6 +108,14 @@ def _certificate(path: Path) -> Check:
         if left < SOON:
             raise Unwell(f"{path} expires {certificate.not_valid_after_utc:%Y-%m-%d}; renew it")
         return f"valid until {certificate.not_valid_after_utc:%Y-%m-%d}"
+
+    return check
+
+
+def _smarthost(server: SmtpServer, hostname: str) -> Check:
+    async def check() -> str:
+        name = await SmtpSmarthost(server, hostname).greet()
+        return f"answers as {name}" + (f", and lets {server.username} in" if server.username else "")
 
     return check
 

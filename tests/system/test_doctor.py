@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from local_dev import ANY_PORTS, Dev
 from needs import needs_module
 from process import AWS, clean_environment
+from smarthost import smarthost
 
 RULES = """
 RuleSets:
@@ -55,6 +57,24 @@ def test_the_doctor_says_what_is_there_and_what_is_not(tmp_path: Path) -> None:
     assert "NotFound" in found["topic arn:aws:sns:us-east-1:000000000000:gone"]["detail"]
     assert not found["MX of example.com"]["ok"]
     assert "example.com. IN MX 10 mx.example.com." in found["MX of example.com"]["detail"]
+
+
+async def test_the_doctor_greets_the_smarthost_and_sends_nothing(tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text("ActiveRuleSet: null\n")
+
+    async def greeted(url: str) -> dict[str, object]:
+        done = await asyncio.to_thread(inbound, tmp_path, "doctor", "--json", INBOUND_SMARTHOST=url, INBOUND_DNS="127.0.0.1:9",
+                                       INBOUND_HOSTNAME="mx.example.com")
+        assert "geheim" not in done.stdout + done.stderr
+        return next(finding for finding in json.loads(done.stdout) if finding["what"].startswith("smarthost "))
+
+    async with smarthost(login=True) as host:
+        address = f"127.0.0.1:{host.port}"
+        assert await greeted(f"smtp://me:p%40ss%20word@{address}?starttls=off") == {
+            "what": f"smarthost {address}", "ok": True, "detail": "answers as mail.test, and lets me in"}
+        refused = await greeted(f"smtp://me:geheim@{address}?starttls=off")
+        assert (refused["ok"], str(refused["detail"])[:4]) == (False, "535 ")
+        assert host.got == []
 
 
 def test_policy_prints_what_iam_takes(tmp_path: Path) -> None:

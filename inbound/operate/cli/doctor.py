@@ -23,7 +23,7 @@ def doctor(file: Path, as_json: bool) -> None:
     """Try what the rules in FILE and the settings need, where that is harmless.
 
     Buckets (HeadBucket), topics (GetTopicAttributes), keys (DescribeKey), functions (a dry run), roles (AssumeRole), the certificate, the
-    DNS records, disk space. Run it with the environment of the service. Exits with 1 when anything is not well.
+    smarthost's greeting and login, the DNS records, disk space. Run it with the environment of the service. Exits with 1 when anything is not well.
     """
     from inbound.operate.cli.loading import rules_of  # noqa: PLC0415  # --help need not pay for it
 
