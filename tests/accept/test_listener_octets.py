@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
-from conftest import LOOPS
+from event_loops import LOOPS
 from front_door import KNOWN, Door, front_door
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
