@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from local_dev import ANY_PORTS, Dev
 from needs import needs_module
 from process import AWS, clean_environment
 from smarthost import smarthost
+
+from inbound import settings
+from inbound.decide.rules import RuleSet
+from inbound.operate.doctor import Finding, examine
 
 RULES = """
 RuleSets:
@@ -59,21 +64,25 @@ def test_the_doctor_says_what_is_there_and_what_is_not(tmp_path: Path) -> None:
     assert "example.com. IN MX 10 mx.example.com." in found["MX of example.com"]["detail"]
 
 
-async def test_the_doctor_greets_the_smarthost_and_sends_nothing(tmp_path: Path) -> None:
-    (tmp_path / "rules.yaml").write_text("ActiveRuleSet: null\n")
+class NoRecords:
+    """A resolver that finds nothing."""
 
-    async def greeted(url: str) -> dict[str, object]:
-        done = await asyncio.to_thread(inbound, tmp_path, "doctor", "--json", INBOUND_SMARTHOST=url, INBOUND_DNS="127.0.0.1:9",
-                                       INBOUND_HOSTNAME="mx.example.com")
-        assert "geheim" not in done.stdout + done.stderr
-        return next(finding for finding in json.loads(done.stdout) if finding["what"].startswith("smarthost "))
+    async def lookup(self, _name: str, _kind: str) -> SimpleNamespace:
+        return SimpleNamespace(values=[], outcome="no such name")
+
+
+async def test_the_doctor_greets_the_smarthost_and_sends_nothing(tmp_path: Path) -> None:
+    async def greeted(url: str) -> Finding:
+        found = await examine(settings.read(smarthost=url, data=tmp_path), RuleSet(name=None, rules=()), Any, NoRecords())  # type: ignore[arg-type]
+        assert "geheim" not in f"{found}"
+        return next(finding for finding in found if finding.what.startswith("smarthost "))
 
     async with smarthost(login=True) as host:
         address = f"127.0.0.1:{host.port}"
-        assert await greeted(f"smtp://me:p%40ss%20word@{address}?starttls=off") == {
-            "what": f"smarthost {address}", "ok": True, "detail": "answers as mail.test, and lets me in"}
+        well = await greeted(f"smtp://me:p%40ss%20word@{address}?starttls=off")
+        assert well == Finding(f"smarthost {address}", True, "answers as mail.test, and lets me in")
         refused = await greeted(f"smtp://me:geheim@{address}?starttls=off")
-        assert (refused["ok"], str(refused["detail"])[:4]) == (False, "535 ")
+        assert (refused.ok, refused.detail[:4]) == (False, "535 ")
         assert host.got == []
 
 
