@@ -1,4 +1,4 @@
-"""The DNS records that let a domain receive here: MX, SPF for bounces, MTA-STS, TLS reports, TLSA. Pure.
+"""The DNS records that let a domain receive here: MX, SPF and DKIM for bounces, MTA-STS, TLS reports, TLSA. Pure.
 
 RFC 5321 §5.1, RFC 7208, RFC 8461, RFC 8460, RFC 7672 with RFC 6698 (3 1 1: this very key).
 """
@@ -10,6 +10,11 @@ from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from inbound.assess.dkim.sign import key_record
+
+
+TXT_OCTETS = 255  # RFC 1035 §3.3: of one string; a TXT record may hold several
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +29,8 @@ class Record:
 
     def line(self) -> str:
         """The record as a line of a zone file."""
-        value = f'"{self.value}"' if self.type == "TXT" else self.value
+        texts = [self.value[start : start + TXT_OCTETS] for start in range(0, len(self.value), TXT_OCTETS)]
+        value = " ".join(f'"{text}"' for text in texts) if self.type == "TXT" else self.value
         return f"{self.name}. 3600 IN {self.type} {value}"
 
 
@@ -46,6 +52,11 @@ def records(domain: str, hostname: str, *, certificate: bytes | None = None, pol
                    "and to be changed with the key"),
         ]
     return found
+
+
+def signing(domain: str, selector: str, key_pem: bytes) -> Record:
+    """Where receivers find the public key of the signature on bounces (RFC 6376 §3.6.2). Raises ValueError."""
+    return Record(f"{selector}._domainkey.{domain}", "TXT", key_record(key_pem), "the DKIM signature on bounces is checked with this key")
 
 
 def mta_sts(hostname: str) -> str:

@@ -17,11 +17,11 @@ from inbound.operate.cli import fail
 @click.option("--hostname", help="The public name of this host; default: INBOUND_HOSTNAME.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def dns(domain: str, hostname: str | None, as_json: bool) -> None:
-    """Print the DNS records to publish so that mail for DOMAIN comes to this host: MX, SPF, MTA-STS, TLS reports, TLSA.
+    """Print the DNS records to publish so that mail for DOMAIN comes to this host: MX, SPF, DKIM, MTA-STS, TLS reports, TLSA.
 
-    TLSA and MTA-STS come with a certificate: INBOUND_TLS_CERT.
+    TLSA and MTA-STS come with a certificate, INBOUND_TLS_CERT; DKIM, for bounces, with INBOUND_DKIM_KEY.
     """
-    from inbound.operate.records import mta_sts, records  # noqa: PLC0415  # --help need not pay for it
+    from inbound.operate.records import mta_sts, records, signing  # noqa: PLC0415  # --help need not pay for it
     from inbound.settings import read  # noqa: PLC0415
 
     settings = read()
@@ -34,6 +34,11 @@ def dns(domain: str, hostname: str | None, as_json: bool) -> None:
         found = records(domain, name, certificate=certificate, policy_id=time.strftime("%Y%m%d%H%M%S", time.gmtime()))
     except (OSError, ValueError) as error:
         fail(f"INBOUND_TLS_CERT: {settings.tls_cert} can not be read as a PEM certificate: {error}")
+    if settings.dkim_key is not None:
+        try:
+            found.append(signing(settings.dkim_domain, settings.dkim_selector, settings.dkim_key.read_bytes()))
+        except (OSError, ValueError) as error:
+            fail(f"INBOUND_DKIM_KEY: {settings.dkim_key} can not be read as a key to sign with: {error}")
     if as_json:
         click.echo(json.dumps({"records": [asdict(r) for r in found], "mta_sts": mta_sts(name) if certificate else None}, indent=2))
         return
