@@ -13,7 +13,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from inbound.assess.dkim.sign import key_record
 
-
 TXT_OCTETS = 255  # RFC 1035 §3.3: of one string; a TXT record may hold several
 
 
