@@ -240,7 +240,10 @@ class Spool(Protocol):
         ...
 
     async def release(self, sink: str, now: float, limit: int) -> int:
-        """Make up to `limit` entries that wait for `sink` due at `now`, oldest first; how many."""
+        """Make up to `limit` entries that wait for `sink` due at `now`; how many.
+
+        Those tried least come first, and of these the oldest: what fails for reasons of its own is in nobody's way.
+        """
         ...
 
     async def retry(self, entry_ids: Collection[str], now: float, *, revision: str | None = None) -> list[str]:

@@ -252,10 +252,10 @@ def next_due(connection: Connection) -> float | None:
 
 
 def release(connection: Connection, sink: str, now: float, limit: int) -> int:
-    """Make entries that wait for `sink` due, oldest first; how many."""
+    """Make entries that wait for `sink` due, those tried least first, and of these the oldest; how many."""
     rows = connection.execute(
         "SELECT number FROM entry INDEXED BY entry_sink"
-        " WHERE state = 'deferred' AND sink <> '' AND sink = ? AND ready = 0 AND due > ? ORDER BY received, number LIMIT ?",
+        " WHERE state = 'deferred' AND sink <> '' AND sink = ? AND ready = 0 AND due > ? ORDER BY attempts, received, number LIMIT ?",
         (sink, now, limit),
     ).fetchall()
     connection.executemany("UPDATE entry SET due = ?, ready = 1 WHERE number = ?", [(now, number) for (number,) in rows])

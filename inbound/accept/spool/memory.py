@@ -214,6 +214,7 @@ class MemorySpool:
     async def release(self, sink: str, now: float, limit: int) -> int:
         self._commit()
         held_up = [e for e in self._in_order() if e.state is State.DEFERRED and e.sink and e.sink == sink and e.due > now]
+        held_up.sort(key=lambda entry: entry.attempts)
         for entry in held_up[: max(limit, 0)]:
             self._keep(replace(entry, due=now))
         return len(held_up[: max(limit, 0)])

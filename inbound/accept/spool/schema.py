@@ -41,7 +41,7 @@ _FIRST = (
     "CREATE INDEX entry_state ON entry (state, received)",
     "CREATE INDEX entry_due ON entry (ready, due) WHERE state = 'deferred'",
     "CREATE INDEX entry_ready ON entry (received) WHERE ready = 1",
-    "CREATE INDEX entry_sink ON entry (sink, ready, received) WHERE state = 'deferred' AND sink <> ''",
+    "CREATE INDEX entry_sink ON entry (sink, ready, attempts, received) WHERE state = 'deferred' AND sink <> ''",
     "CREATE INDEX entry_finished ON entry (finished) WHERE state = 'done'",
     "CREATE INDEX entry_finished_content ON entry (finished) WHERE state = 'done' AND content <> ''",
     "CREATE INDEX entry_revision ON entry (revision)",

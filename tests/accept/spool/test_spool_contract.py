@@ -571,6 +571,13 @@ class TestRelease:
         assert await spool.release("s", NOW + 10, 10) == 0
         assert ids(await spool.claim(NOW + 10, 10)) == [entries[2].id, entries[0].id]
 
+    async def test_those_tried_least_before_the_oldest(self, spool: Spool) -> None:
+        tried, fresh = await put(spool, received=NOW), await put(spool, received=NOW + 1)
+        await spool.update(tried.id, deferred(NOW + 900, sink="s", attempts=1))
+        await spool.update(fresh.id, deferred(NOW + 900, sink="s"))
+        assert await spool.release("s", NOW + 10, 1) == 1
+        assert ids(await spool.claim(NOW + 10, 10)) == [fresh.id]
+
     async def test_what_was_released_is_not_released_again(self, spool: Spool) -> None:
         for _ in range(3):
             await spool.update((await put(spool)).id, deferred(NOW + 900, sink="s"))
