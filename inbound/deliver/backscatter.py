@@ -150,24 +150,28 @@ class Caps:
         self._all: _Bucket | None = None
         self._senders: OrderedDict[str, _Bucket] = OrderedDict()
 
-    def take(self, reverse_path: str, now: float) -> str:
-        """Count one bounce to this reverse-path at `now` (seconds of any steady clock), or tell why it may not go; then nothing is counted."""
-        if self._all is None:
-            self._all = _Bucket(self._in_all, now)
-        sender = self._sender(reverse_path, now)
-        if not sender.holds_one(now):
+    def reached(self, reverse_path: str, now: float) -> str:
+        """Why no bounce may go to this reverse-path at `now` (seconds of any steady clock), or an empty text. Nothing is counted."""
+        if not self._sender(reverse_path, now).holds_one(now):
             return f"the cap of {self._each.count} bounces in {self._each.seconds:g} s to one reverse-path is reached"
-        if not self._all.holds_one(now):
+        if not self._every(now).holds_one(now):
             return f"the cap of {self._in_all.count} bounces in {self._in_all.seconds:g} s is reached"
-        sender.add(-1.0)
-        self._all.add(-1.0)
         return ""
+
+    def take(self, reverse_path: str, now: float) -> None:
+        """Count one bounce. Calls under way at once may exceed a cap by their number; that is made up for later."""
+        self._sender(reverse_path, now).add(-1.0)
+        self._every(now).add(-1.0)
 
     def give_back(self, reverse_path: str) -> None:
         """The bounce counted last for this reverse-path did not go out."""
         for bucket in (self._all, self._senders.get(canonical_address(reverse_path))):
             if bucket is not None:
                 bucket.add(1.0)
+
+    def _every(self, now: float) -> _Bucket:
+        self._all = self._all or _Bucket(self._in_all, now)
+        return self._all
 
     def _sender(self, reverse_path: str, now: float) -> _Bucket:
         key = canonical_address(reverse_path)

@@ -48,17 +48,20 @@ class Bounces:
         """The smarthost's name as a sink."""
         return self._smarthost.sink
 
-    async def bounce(self, work: Work, step: Step, failure: Failure, sender: str) -> Mapping[str, Any]:
-        """Bounce the message for the step's recipients, unless a guard objects; what happened, for people.
-
-        It tells `to`, `bounce` (the failure), then `messageId` and `reply`, or `suppressed` with the reason, or `refused` with what the
-        smarthost said for good: a bounce has nobody to bounce to. Raises SinkDown or MessageFailed; then it is to be tried again.
-        """
-        told = {"to": work.envelope.reverse_path, "bounce": str(failure)}
+    def suppressed(self, work: Work, failure: Failure, sender: str) -> Mapping[str, Any] | None:
+        """What is told of a bounce that is not to be sent: `to`, `bounce` (the failure) and `suppressed`, the reason; None if it may go."""
         candidate = Candidate(work.envelope, work.fields, work.assessment, sender, self._terms.hostname)
-        reason = objection(candidate, self._terms.guards) or self._caps.take(work.envelope.reverse_path, self._monotonic())
-        if reason:
-            return {**told, "suppressed": reason}
+        reason = objection(candidate, self._terms.guards) or self._caps.reached(work.envelope.reverse_path, self._monotonic())
+        return {**_told(work, failure), "suppressed": reason} if reason else None
+
+    async def bounce(self, work: Work, step: Step, failure: Failure, sender: str) -> Mapping[str, Any]:
+        """Bounce a message for the step's recipients, once `suppressed` said that it may; what happened, for people.
+
+        It tells `to`, `bounce` (the failure) and `messageId`, then `reply`, or `refused` with what the smarthost said for good: a bounce has
+        nobody to bounce to. Raises SinkDown or MessageFailed; then it is to be tried again.
+        """
+        told = _told(work, failure)
+        self._caps.take(work.envelope.reverse_path, self._monotonic())
         bounce = self._bounce(work, step, failure, sender)
         try:
             reply = await self._send(bounce, work.now())
@@ -69,9 +72,13 @@ class Bounces:
             raise
         return {**told, "messageId": bounce.message_id, "reply": reply}
 
+    def too_long_suppressed(self, work: Work, step: Step) -> Mapping[str, Any] | None:
+        """`suppressed` for what is over the limit of an SNSAction."""
+        return self.suppressed(work, TOO_LONG, _postmaster(step))
+
     async def too_long(self, work: Work, step: Step) -> Mapping[str, Any]:
         """Bounce what is over the limit of an SNSAction, as SES does: from the postmaster of the first recipient's domain."""
-        return await self.bounce(work, step, TOO_LONG, f"postmaster@{step.recipients[0].rpartition('@')[2]}")
+        return await self.bounce(work, step, TOO_LONG, _postmaster(step))
 
     def _bounce(self, work: Work, step: Step, failure: Failure, sender: str) -> Bounce:
         """The header that it shows begins with our Return-Path and Received; without them for what is too long (captured from SES)."""
@@ -88,6 +95,14 @@ class Bounces:
             message = await asyncio.to_thread(self._terms.sign, message) + message
         name = bounce.message_id.partition("@")[0]
         return await self._smarthost.send(message, bounce.reverse_path, name=name, smtputf8=bounce.needs_smtputf8)
+
+
+def _told(work: Work, failure: Failure) -> dict[str, Any]:
+    return {"to": work.envelope.reverse_path, "bounce": str(failure)}
+
+
+def _postmaster(step: Step) -> str:
+    return f"postmaster@{step.recipients[0].rpartition('@')[2]}"
 
 
 def _in_ascii(address: str) -> str:

@@ -39,6 +39,7 @@ class Work:
         self._message = Message()
         self._forged: Sequence[int] = ()
         self._added: list[HeaderField] = []
+        self._published: tuple[str, str] | None = None
 
     @property
     def id(self) -> str:
@@ -96,8 +97,12 @@ class Work:
         return render(self._opened(), added=self._added, trace=self._trace(step), forged=self._forged)
 
     def notification(self, step: Step, *, with_content: bool) -> str:
-        """The JSON for the step's topic."""
-        return notification(self._received(step), step.action, self.rendering(step).read() if with_content else None)
+        """The JSON for the step's topic. The last one with content is kept: it is measured before it is published."""
+        if not with_content:
+            return notification(self._received(step), step.action)
+        if self._published is None or self._published[0] != step.digest:
+            self._published = step.digest, notification(self._received(step), step.action, self.rendering(step).read())
+        return self._published[1]
 
     def event(self, step: Step, action: Lambda) -> str:
         """The JSON event for a function."""

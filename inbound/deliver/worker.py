@@ -279,6 +279,10 @@ class Worker:
         attempt = record.attempts(step, part) + 1
         started = self._clock()
         clock = time.perf_counter()
+        settled = actions.of(step).settled(step, work, self._ports) if part == ACTION else None
+        if settled is not None:
+            record.add(self._outcome(part, step, "", attempt, started, Outcome.DONE, settled))
+            return settled.flow
         try:
             sink, call = self._call(part, step, work)
             async with self.sinks.call(sink):

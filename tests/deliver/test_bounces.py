@@ -63,6 +63,19 @@ async def test_a_suppressed_bounce_is_recorded_the_rules_go_on_and_the_topic_hea
         assert await bench.state(message) is State.DONE
 
 
+async def test_a_suppressed_bounce_waits_for_no_smarthost_and_says_nothing_of_its_health() -> None:
+    host = MemorySmarthost()
+    async with Bench(rule("one", BOUNCE, S3), smarthost=host) as bench:
+        host.down = SinkDown("connection refused")
+        for _ in range(6):
+            await bench.send()
+        assert bench.worker.sinks.states()[SINK] is Circuit.OPEN
+        message = await bench.send(content=b"Auto-Submitted: auto-replied\r\n" + MESSAGE)
+        assert await bench.state(message) is State.DONE
+        assert bench.worker.sinks.states()[SINK] is Circuit.OPEN
+        assert host.calls == 5
+
+
 async def test_our_own_bounce_that_comes_back_is_not_bounced() -> None:
     host = MemorySmarthost()
     async with Bench(rule("one", BOUNCE), smarthost=host) as bench:

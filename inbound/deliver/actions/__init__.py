@@ -39,6 +39,10 @@ class Action(Protocol):
         """Why the sink could never take this message, or an empty text. It is bounced then, and the sink is not called."""
         return ""
 
+    def settled(self, step: Step, work: Work, ports: Ports) -> Performed | None:  # noqa: ARG002  # for those that can say
+        """What the step comes to where no sink needs to be called for it, whatever state it is in; None where one does."""
+        return None
+
     async def perform(self, step: Step, work: Work, ports: Ports) -> Performed:
         """Do it. Raises SinkDown, MessageFailed or MessageRefused."""
         ...

@@ -19,12 +19,20 @@ class Return(Action):
     def sink(self, action: Bounce, ports: Ports) -> str:  # noqa: ARG002  # the protocol's signature
         return ports.bounces.sink if ports.bounces else "smtp"
 
+    def settled(self, step: Step, work: Work, ports: Ports) -> Performed | None:
+        action: Bounce = step.action  # type: ignore[assignment]  # `known` gave it to its own model
+        suppressed = ports.bounces.suppressed(work, _failure(action), action.Sender) if ports.bounces else None
+        return Performed(detail=suppressed) if suppressed else None
+
     async def perform(self, step: Step, work: Work, ports: Ports) -> Performed:
         action: Bounce = step.action  # type: ignore[assignment]  # `known` gave it to its own model
         if ports.bounces is None:
             raise SinkDown("no smarthost is configured; set INBOUND_SMARTHOST")
-        failure = Failure(action.SmtpReplyCode, action.StatusCode or "", action.Message)
-        return Performed(detail=await ports.bounces.bounce(work, step, failure, action.Sender))
+        return Performed(detail=await ports.bounces.bounce(work, step, _failure(action), action.Sender))
+
+
+def _failure(action: Bounce) -> Failure:
+    return Failure(action.SmtpReplyCode, action.StatusCode or "", action.Message)
 
 
 ACTION = Return()

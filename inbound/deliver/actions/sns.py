@@ -25,6 +25,11 @@ class Publish(Action):
         length = len(work.notification(step, with_content=True).encode("utf-8"))
         return f"552 5.2.3 the notification has {length} octets; SNS takes {SNS_MESSAGE_LIMIT}" if length > SNS_MESSAGE_LIMIT else ""
 
+    def settled(self, step: Step, work: Work, ports: Ports) -> Performed | None:
+        unfit = self.unfit(step, work) if ports.bounces else ""
+        suppressed = ports.bounces.too_long_suppressed(work, step) if ports.bounces and unfit else None
+        return Performed(detail={"unfit": unfit, **suppressed}) if suppressed else None
+
     async def perform(self, step: Step, work: Work, ports: Ports) -> Performed:
         action: Sns = step.action  # type: ignore[assignment]  # `known` gave it to its own model
         published = await ports.aws.publish(action.TopicArn, SNS_SUBJECT, work.notification(step, with_content=True))
