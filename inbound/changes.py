@@ -20,6 +20,7 @@ Way = tuple[Entry, ...]
 
 SETTLE = 50  # milliseconds without a change before the files are read; also how often the watch thread looks up
 LATEST = 400  # milliseconds after the first change when they are read in any case
+POLL = 0.33  # seconds between looks where nothing tells of changes
 LINKS = 40  # symbolic links followed on the way to a file, as Linux does
 
 
@@ -28,11 +29,10 @@ async def follow(look: Callable[[], Awaitable[None]], *paths: Path) -> None:
 
     Where the system cannot tell of changes, they are looked for three times a second.
     """
-    polling = False
     while True:
         ways = await asyncio.to_thread(_ways, paths)
         try:
-            async with _Watch(ways, polling=polling) as watch:
+            async with _Watch(ways) as watch:
                 await look()
                 while await asyncio.to_thread(_ways, paths) == ways:
                     await watch.changed()
@@ -40,9 +40,10 @@ async def follow(look: Callable[[], Awaitable[None]], *paths: Path) -> None:
         except FileNotFoundError:  # a directory went away between looking and watching
             continue
         except OSError:  # the limit on inotify watches or instances
-            if polling:
-                raise
-            polling = True
+            break
+    while True:  # by content, not by modification time, which says nothing of two changes within a second
+        await look()
+        await asyncio.sleep(POLL)
 
 
 def _ways(paths: tuple[Path, ...]) -> tuple[Way, ...]:
@@ -84,7 +85,7 @@ def _identity(entry: Path) -> tuple[int, int] | None:
 class _Watch:
     """The system's watch over entries, for as long as they are the same ones."""
 
-    def __init__(self, ways: tuple[Way, ...], *, polling: bool) -> None:
+    def __init__(self, ways: tuple[Way, ...]) -> None:
         names = {name for way in ways for name, _ in way}
         places = {str(Path(name).parent) for name in names if Path(name).parent.is_dir()}
         places.update(way[-1][0] for way in ways if Path(way[-1][0]).is_file())  # a file mounted on its own is not seen in its directory
@@ -93,7 +94,7 @@ class _Watch:
             return name in names
 
         self._batches = awatch(*places, watch_filter=ours, debounce=LATEST, step=SETTLE, rust_timeout=0, recursive=False,
-                               force_polling=polling or None, ignore_permission_denied=True)
+                               ignore_permission_denied=True)
         self._next: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> _Watch:

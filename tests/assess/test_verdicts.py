@@ -74,11 +74,12 @@ def test_one_recipient_named_twice_is_one() -> None:
 
 def test_the_date_does_not_depend_on_the_locale(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Asia/Tokyo")
+    before = locale.setlocale(locale.LC_ALL)
     names = [name for name in ("de_DE.UTF-8", "C.UTF-8") if _set(name)]
     try:
         received = [headers(dataclasses.replace(ENVELOPE, received_at=float(at)))["Received"] for at in (0, 1_709_251_199)]
     finally:
-        locale.setlocale(locale.LC_ALL, "C")
+        locale.setlocale(locale.LC_ALL, before)
     assert names
     assert received[0].endswith(";\r\n Thu, 01 Jan 1970 00:00:00 +0000 (UTC)")
     assert received[1].endswith(";\r\n Thu, 29 Feb 2024 23:59:59 +0000 (UTC)")
