@@ -12,6 +12,7 @@ import yaml
 
 from inbound.accept.envelope import Envelope, Peer
 from inbound.assess import forged, message, rendering
+from inbound.assess.authentication import Authentication, Clause
 from inbound.assess.verdicts import Assessment, Status, Verdict, trace_headers
 from inbound.decide.engine import Mail, Step, evaluate, own_flow
 from inbound.decide.rules import S3, AddHeader, Lambda, RuleSet, Sns
@@ -52,7 +53,7 @@ def _seen(case: dict[str, Any], raw: bytes) -> Iterator[tuple[str, bytes]]:
     while True:
         if isinstance(step.action, AddHeader):
             added.append((step.action.HeaderName, step.action.HeaderValue))
-        for kind, octets in _of_step(step, envelope, _assessment(case.get("verdicts", {})), raw, added):
+        for kind, octets in _of_step(step, envelope, _assessment(case.get("verdicts", {}), case.get("authentication")), raw, added):
             yield f"{number}-{step.rule.Name}-{step.action.kind}.{kind}", octets
         try:
             step, number = engine.send(own_flow(step.action)), number + 1
@@ -95,6 +96,7 @@ def _envelope(told: dict[str, Any]) -> Envelope:
     )
 
 
-def _assessment(told: dict[str, str]) -> Assessment:
+def _assessment(told: dict[str, str], said: dict[str, Any] | None) -> Assessment:
     verdicts = {name: Verdict(Status(status)) for name, status in told.items() if name != "dmarc_policy"}
-    return Assessment(**verdicts, dmarc_policy=told.get("dmarc_policy", ""))
+    authentication = Authentication(**{**said, "dkim": tuple(Clause(**clause) for clause in said.get("dkim", ()))}) if said else None
+    return Assessment(**verdicts, dmarc_policy=told.get("dmarc_policy", ""), authentication=authentication)
