@@ -16,7 +16,8 @@ def told(detail: dict[str, Any], kind: str = "Bounce") -> str:
     attempt = {"part": "action", "attempt": 1, "started": "", "milliseconds": 7, "outcome": "done", "flow": "CONTINUE", "sink": "", "error": "",
                "detail": detail}
     rule = {"name": "gone", "reason": "matched", "why": "", "actions": [{"index": 0, "action": kind, "state": "done", "attempts": [attempt]}]}
-    return click.unstyle(render({"rules": [rule], "state": "done", "disposition": "COMPLETED"})).splitlines()[1].strip()
+    route = render({"rules": [rule], "state": "done", "disposition": "COMPLETED", "verdicts": {}})
+    return next(line.strip() for line in click.unstyle(route).splitlines() if line.startswith(f"    {kind} "))
 
 
 @pytest.mark.parametrize(("detail", "says"), [
