@@ -205,7 +205,7 @@ def hello(context: ssl.SSLContext) -> bytes:
                          ids=lambda failure: failure.__name__)
 async def test_f6_a_handshake_that_fails_is_dropped_and_disturbs_nobody(failure: Callable[[Client, ssl.SSLContext], Awaitable[None]],
                                                                         server: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
-    async with front_door(tls=server, command_timeout=0.3) as door:
+    async with front_door(tls=server, command_timeout=0.6) as door:
         client = await door.greeted("EHLO client.example", "STARTTLS")
         failing = asyncio.create_task(failure(client, client_context))
         other = await over_tls(door, client_context)

@@ -226,11 +226,11 @@ async def test_f3_silence_in_data_ends_the_session() -> None:
 
 
 async def test_f3_a_sender_who_keeps_writing_is_served_beyond_the_command_timeout() -> None:
-    async with front_door(command_timeout=0.2, data_timeout=0.2) as door:
+    async with front_door(command_timeout=0.5, data_timeout=0.5) as door:
         client = await door.in_data()
-        for _ in range(6):
+        for _ in range(5):
             await client.send(b"x")
-            await asyncio.sleep(0.08)  # the time is what is tested: 0.48 s of DATA in all
+            await asyncio.sleep(0.13)  # the time is what is tested: 0.65 s of DATA in all
         await client.send(b"\r\n.\r\n")
         assert (await client.reply()).startswith("250 2.0.0 OK ")
 
