@@ -28,10 +28,12 @@ class ScannerBusy(Exception):
 
 
 class Scanner(Protocol):
-    """Something that looks at whole messages. `name` says which and where, for logs and breakers."""
+    """Something that looks at whole messages."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Which scanner, and where: `clamd:127.0.0.1:3310`."""
+        ...
 
     async def scan(self, envelope: Envelope, content: Content) -> Verdict:
         """The verdict; PROCESSING_FAILED for a message that this scanner cannot judge. Raises ScannerDown."""
