@@ -180,10 +180,10 @@ async def test_dns_that_never_answers_is_lookup_trouble_in_bounded_time(make: Ca
     assert {found.authentication.spf, found.authentication.dkim[0].result, found.authentication.dmarc} == {"temperror"}
 
 
-@pytest.mark.parametrize("fault", [Fault.SERVFAIL, Fault.REFUSED, Fault.GARBAGE, Fault.TRUNCATED_DEAF, Fault.WRONG_ID, Fault.HUGE, Fault.CNAME_LOOP])
+@pytest.mark.parametrize("fault", [Fault.SERVFAIL, Fault.REFUSED, Fault.GARBAGE, Fault.TRUNCATED_DEAF, Fault.HUGE, Fault.CNAME_LOOP])
 async def test_a_sick_name_spoils_only_the_verdict_that_needs_it(make: Callable[..., Assessor], zone: DnsServer, fault: Fault) -> None:
     zone.fault("sender.example", fault)
-    found = await judged(make(seconds=0.3))
+    found = await judged(make(seconds=1.5))
     assert statuses(found) == PASSED | {"spf": "PROCESSING_FAILED" if fault is not Fault.HUGE else "GRAY"}
 
 
