@@ -74,6 +74,7 @@ def dev(rules: Path, smtp: Address, http: Address, aws: Address | str, data: Pat
     """
     from inbound import log, settings  # noqa: PLC0415  # --help need not pay for them
     from inbound.operate.cli.screen import HIDDEN, Screen  # noqa: PLC0415
+    from inbound.operate.dev.certificate import own_certificate  # noqa: PLC0415
     from inbound.operate.run import run  # noqa: PLC0415
     from inbound.operate.sample import write_sample  # noqa: PLC0415
 
@@ -82,6 +83,9 @@ def dev(rules: Path, smtp: Address, http: Address, aws: Address | str, data: Pat
     found = settings.read(rules=rules, data=data, listen=(smtp,), http_listen=http)
     if "retain_content" not in found.model_fields_set:
         found = found.model_copy(update={"retain_content": KEEP_CONTENT})
+    if found.tls_cert is None:
+        cert, key = own_certificate(found.data / "tls", found.hostname)
+        found = found.model_copy(update={"tls_cert": cert, "tls_key": key})
     screen = Screen()
     log.configure(renderer=screen.render, hidden=HIDDEN, level=found.log_level)
     setup = Setup(found, aws, functions, screen)
@@ -217,7 +221,7 @@ def first_screen(setup: Setup, service: Service, *, written: bool, seconds: floa
     lines = [
         f"inbound dev is ready ({seconds:.1f} s)",
         "",
-        f"  SMTP    {service.addresses[0]}",
+        f"  SMTP    {service.addresses[0]}  STARTTLS with {setup.settings.tls_cert}",
         f"  HTTP    http://{service.http}  (/healthz, /readyz, /messages/ID)",
         f"  AWS     {setup.endpoint}  keys test / test, region {setup.region}",
         f"  rules   {rules}" + (" (the sample, just written)" if written else "") + "  change it while this runs",
