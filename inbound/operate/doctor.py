@@ -13,7 +13,7 @@ from pathlib import Path
 from cryptography import x509
 
 from inbound.assess.dns import Resolver
-from inbound.decide.rules import RuleSet
+from inbound.decide.rules import Bounce, RuleSet
 from inbound.deliver.aws import Boto3
 from inbound.deliver.sinks import SinkDown, SinkFailure
 from inbound.deliver.smtp import SmtpSmarthost
@@ -42,9 +42,16 @@ async def examine(settings: Settings, rule_set: RuleSet, aws: Boto3, resolver: R
         checks.append(_tried("certificate", _certificate(settings.tls_cert)))
     if settings.smarthost is not None:
         checks.append(_tried(f"smarthost {settings.smarthost}", _smarthost(settings.smarthost, settings.hostname)))
+    checks += [_tried(f"SPF of {domain}", _spf(resolver, domain, settings.hostname)) for domain in bounce_domains(rule_set)]
     checks += [_tried(f"MX of {domain}", _mx(resolver, domain, settings.hostname)) for domain in domains(rule_set)]
     checks.append(_tried(f"address of {settings.hostname}", _address(resolver, settings.hostname)))
     return list(await asyncio.gather(*checks))
+
+
+def bounce_domains(rule_set: RuleSet) -> list[str]:
+    """The domains that the enabled rules send bounces from."""
+    senders = [action.only.Sender for rule in rule_set.rules if rule.Enabled for action in rule.Actions if isinstance(action.only, Bounce)]
+    return list(dict.fromkeys(sender.rpartition("@")[2] for sender in senders))
 
 
 def domains(rule_set: RuleSet) -> list[str]:
@@ -116,6 +123,18 @@ def _smarthost(server: SmtpServer, hostname: str) -> Check:
     async def check() -> str:
         name = await SmtpSmarthost(server, hostname).greet()
         return f"answers as {name}" + (f", and lets {server.username} in" if server.username else "")
+
+    return check
+
+
+def _spf(resolver: Resolver, domain: str, hostname: str) -> Check:
+    async def check() -> str:
+        answer = await resolver.lookup(domain, "TXT")
+        found = [text for text in answer.texts if text.lower().split(b" ")[0] == b"v=spf1"]
+        if len(found) != 1:
+            why = str(answer.outcome) if answer.failed else f"{len(found)} SPF records, where there must be one"
+            raise Unwell(f'{why}; bounces from it are distrusted. Publish: {domain}. IN TXT "v=spf1 a:{hostname} ~all"')
+        return found[0].decode("ascii", "backslashreplace")
 
     return check
 
