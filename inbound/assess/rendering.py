@@ -56,8 +56,8 @@ def render(
     A content that does not begin with a header field gets an empty line above it, or its first line would read as a part of ours.
     """
     separator = b"" if begins_with_field(content.head(FIRST)) else b"\r\n"
-    prefix = b"".join(field_line(name, value) for name, value in [*reversed(added), *trace])
-    return Rendering(prefix + separator, content, forged)
+    lines = [*(field_line(name, value) for name, value in reversed(added)), *(_trace_line(name, value) for name, value in trace)]
+    return Rendering(b"".join(lines) + separator, content, forged)
 
 
 def visible_fields(
@@ -81,6 +81,11 @@ def field_line(name: str, value: str) -> bytes:
     if not safe.isascii():
         safe = Header(safe.replace("\r\n ", " "), "utf-8", header_name=name).encode(linesep="\r\n")
     return f"{name}: {safe}\r\n".encode("ascii")
+
+
+def _trace_line(name: str, value: str) -> bytes:
+    """Trace is beyond ASCII only in a message that came by SMTPUTF8; there it is UTF-8 (RFC 6531 §3.7.3)."""
+    return f"{name}: {_safe(value)}\r\n".encode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,6 +146,14 @@ def test_visible_fields_are_those_of_the_rendering() -> None:
     assert [(field.name, field.value) for field in seen.fields] == list(fields)
 
 
+def test_trace_beyond_ascii_is_utf_8_as_in_the_envelope() -> None:
+    """RFC 6531 section 3.7.3. It breaks out of its field no more than any other."""
+    trace = [("Return-Path", "<jörg@b\u00fccher.example>"), ("Received", "from x\r\n for \u043c\u2028\ud800@b;\r\n now")]
+    rendered = render(BytesContent(RAW), trace=trace).read()
+    assert rendered == "Return-Path: <jörg@b\u00fccher.example>\r\nReceived: from x\r\n for \u043c??@b;\r\n now\r\n".encode() + RAW
+    assert [field.value for field in parse(rendered).fields][:1] == [value for _, value in visible_fields(parse(RAW), trace=trace)][:1]
+
+
 @pytest.mark.parametrize("first", [b"hello", b" continued: x", b"\tPASS", b"X: \xff"[2:], b"\x00"])
 def test_a_first_line_that_is_no_field_cannot_join_our_last_one(first: bytes) -> None:
     raw = first + b"\r\nSubject: x\r\n\r\nbody"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import email
 import json
+import smtplib
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -62,7 +64,8 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
     (folder / "rules.yaml").write_text(RULES)
     (folder / "reader.py").write_text(FUNCTION)
     # whatever AWS profile the user has must not matter
-    foreign = {"AWS_PROFILE": "production", "AWS_ACCESS_KEY_ID": "AKIAREAL", "AWS_SECRET_ACCESS_KEY": "real", "AWS_REGION": "eu-west-3"}
+    foreign = {"AWS_PROFILE": "production", "AWS_ACCESS_KEY_ID": "AKIAREAL", "AWS_SECRET_ACCESS_KEY": "real", "AWS_REGION": "eu-west-3",
+               "INBOUND_DNS": "127.0.0.1:9"}  # nobody answers there
     running = Dev(folder, *ANY_PORTS, "--function", "reader=reader.py:handler", environment=foreign)
     try:
         running.ready()
@@ -188,6 +191,23 @@ def test_a_changed_rule_file_is_used_at_once_and_what_it_names_is_created(dev: D
     dev.until("is not used, revision")
     assert run(dev.folder, "send", "--to", "x@more.example.com").returncode == 0, "the last good revision stays"
     rules.write_text(RULES)
+
+
+def test_a_message_as_from_elsewhere_and_over_tls(dev: Dev, about: dict[str, str]) -> None:
+    sent = run(dev.folder, "send", "--to", "support@example.com", "--ip", "192.0.2.77", "--helo", "client.example", "--tls", "--json")
+    assert sent.returncode == 0, sent.stderr
+    session = json.loads(sent.stdout)["route"]["session"]
+    assert (session["client"], session["helo"], session["tls"]["version"]) == ("192.0.2.77", "client.example", "TLSv1.3")
+    assert run(dev.folder, "send", "--to", "support@example.com", "--ip", "192.0.2.1").returncode == 0
+
+
+def test_the_certificate_is_this_machines_own_and_can_be_trusted(dev: Dev, about: dict[str, str]) -> None:
+    cert = dev.folder / "var" / "tls" / "cert.pem"
+    dev.until("STARTTLS with var/tls/cert.pem")
+    host, port = about["smtp"].rsplit(":", 1)
+    with smtplib.SMTP(host, int(port)) as client:
+        client.starttls(context=ssl.create_default_context(cafile=cert))
+        assert client.noop()[0] == 250
 
 
 def test_many_messages_over_one_connection(dev: Dev) -> None:

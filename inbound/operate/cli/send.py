@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
 import secrets
 import smtplib
+import ssl
 import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterable
+from dataclasses import dataclass
+from email import policy
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 from pathlib import Path
@@ -53,6 +58,40 @@ class Ordered(click.ParamType):  # type: ignore[type-arg]  # generic only in new
         return name, status
 
 
+class IpAddress(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks
+    """An IP address."""
+
+    name = "ip"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return str(ipaddress.ip_address(value))
+        except ValueError:
+            self.fail(f"{value!r} is not an IP address (192.0.2.1, 2001:db8::1)", param, ctx)
+
+
+class HeloName(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks
+    """What a client may call itself."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from inbound.accept.address import helo_name  # noqa: PLC0415  # --help need not pay for it
+
+        if helo_name(str(value).encode()) != value:
+            self.fail(f"{value!r} is not one word of printable ASCII (client.example)", param, ctx)
+        return str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Guise:
+    """As whom the message is sent: the client's address and its name for itself, where they are not our own; over TLS or not."""
+
+    ip: str | None = None
+    helo: str | None = None
+    tls: bool = False
+
+
 @click.command()
 @click.option("--to", "recipients", multiple=True, required=True, metavar="ADDR", help="A recipient; repeat it for several.")
 @click.option("--from", "sender", default="sender@example.net", show_default=True, help="The reverse-path; '' for a bounce.")
@@ -63,13 +102,17 @@ class Ordered(click.ParamType):  # type: ignore[type-arg]  # generic only in new
 @click.option("--sign", is_flag=True, help="Sign it by DKIM for its From domain; a running dev gets to know the key.")
 @click.option("--verdict", "verdicts", type=Ordered(), multiple=True, metavar="NAME=STATUS",
               help="Have a running dev form this verdict: spf, dkim, dmarc, spam or virus = PASS, FAIL, GRAY or PROCESSING_FAILED.")
+@click.option("--ip", type=IpAddress(), metavar="ADDR", help="Send as if from this IP address, by XCLIENT: to a dev, or from INBOUND_TRUSTED.")
+@click.option("--helo", type=HeloName(), metavar="NAME", help="Say EHLO with this name.")
+@click.option("--tls", is_flag=True, help="Start TLS first; the certificate is not checked.")
 @click.option("--count", default=1, show_default=True, type=click.IntRange(1), help="How many times.")
 @click.option("--smtp", type=HostPort(), help="Where to send it; default: the running dev, else 127.0.0.1:2525.")
 @click.option("--http", type=HostPort(), help="Where to ask for the route; default: the running dev, else 127.0.0.1:8025.")
 @click.option("--data", type=click.Path(path_type=Path), default=Path("var"), envvar="INBOUND_DATA", help="The data folder of the running dev.")
 @click.option("--json", "as_json", is_flag=True, help="Print the replies and the route as JSON.")
 def send(recipients: tuple[str, ...], sender: str, subject: str, eml: Path | None, eicar: bool, gtube: bool, sign: bool,
-         verdicts: tuple[tuple[str, str], ...], count: int, smtp: Address | None, http: Address | None, data: Path, as_json: bool) -> None:
+         verdicts: tuple[tuple[str, str], ...], ip: str | None, helo: str | None, tls: bool, count: int, smtp: Address | None,
+         http: Address | None, data: Path, as_json: bool) -> None:
     """Send a test message, and tell its route when the service is a local dev."""
     running = running_dev(data)
     smtp = smtp or address(running.get("smtp", "127.0.0.1:2525"))
@@ -79,11 +122,12 @@ def send(recipients: tuple[str, ...], sender: str, subject: str, eml: Path | Non
     content = wire_form(eml.read_bytes()) if eml else sample(sender, recipients, subject, eicar=eicar, gtube=gtube)
     if sign or verdicts:
         content = ordered(http, content, sign=sign, verdicts=dict(verdicts))
+    guise = Guise(ip, helo, tls)
     try:
         if count > 1:
-            many(smtp, sender, recipients, content, count, as_json=as_json)
+            many(smtp, guise, sender, recipients, content, count, as_json=as_json)
             return
-        with connect(smtp) as client:
+        with connect(smtp, guise) as client:
             reply, refused = transaction(client, sender, recipients, content)
     except Refused as error:
         if as_json:
@@ -146,7 +190,7 @@ def signed(content: bytes) -> tuple[bytes, dict[str, str]]:
 
 def sample(sender: str, recipients: tuple[str, ...], subject: str, *, eicar: bool = False, gtube: bool = False) -> bytes:
     """A small message: plain, with the line that is spam to every scanner, with the attachment that is a virus to every scanner."""
-    message = EmailMessage()
+    message = EmailMessage(policy.default if is_ascii((sender, *recipients)) else policy.SMTPUTF8)
     message["From"] = f"Inbound Sender <{sender or 'mailer-daemon@example.net'}>"
     message["To"] = ", ".join(recipients)
     message["Subject"] = subject
@@ -163,23 +207,56 @@ def sample(sender: str, recipients: tuple[str, ...], subject: str, *, eicar: boo
     return message.as_bytes().replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
 
 
+def is_ascii(addresses: Iterable[str]) -> bool:
+    """Do they go through every SMTP server?"""
+    return all(address.isascii() for address in addresses)
+
+
 class Refused(Exception):
     """The server refused the whole transaction."""
 
 
-def connect(smtp: Address) -> smtplib.SMTP:
+def connect(smtp: Address, guise: Guise) -> smtplib.SMTP:
     """A session after EHLO. Raises OSError, SMTPException, Refused."""
-    client = smtplib.SMTP(timeout=60)
-    code, text = client.connect(smtp.host or "127.0.0.1", smtp.port)
+    try:
+        client = smtplib.SMTP(smtp.host or "127.0.0.1", smtp.port, guise.helo, timeout=60)
+    except smtplib.SMTPConnectError as error:
+        text = error.smtp_error
+        raise Refused(f"{error.smtp_code} {text.decode('ascii', 'replace') if isinstance(text, bytes) else text}") from None
+    client.ehlo_or_helo_if_needed()
+    if guise.tls:
+        _start_tls(client)
+    if guise.ip:
+        if not client.has_extn("xclient"):
+            raise Refused("XCLIENT, which --ip needs, is not offered to you; 'inbound dev' takes it from this machine, 'inbound serve' from "
+                          "INBOUND_TRUSTED")
+        _greeted(client.docmd("XCLIENT", f"ADDR={'IPV6:' if ':' in guise.ip else ''}{guise.ip}"))
+        client.ehlo()
+    return client
+
+
+def _greeted(answer: tuple[int, bytes]) -> None:
+    code, text = answer
     if code != 220:
         raise Refused(f"{code} {text.decode('ascii', 'replace')}")
-    client.ehlo_or_helo_if_needed()
-    return client
+
+
+def _start_tls(client: smtplib.SMTP) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        _greeted(client.starttls(context=context))
+    except smtplib.SMTPNotSupportedError:
+        raise Refused("STARTTLS is not offered") from None
+    client.ehlo()
 
 
 def transaction(client: smtplib.SMTP, sender: str, recipients: tuple[str, ...], content: bytes) -> tuple[str, list[str]]:
     """(the reply to the final dot, a line for each recipient refused). Raises Refused."""
-    _expect(client.mail(sender, [f"size={len(content)}"]), client)
+    international = [] if is_ascii((sender, *recipients)) else ["SMTPUTF8"]
+    if international and not client.has_extn("smtputf8"):
+        raise Refused("SMTPUTF8, which an address beyond ASCII needs, is not offered; INBOUND_SMTPUTF8=true offers it")
+    _expect(client.mail(sender, [f"size={len(content)}", *international]), client)
     refused = []
     for recipient in recipients:
         code, text = client.rcpt(recipient)
@@ -200,10 +277,10 @@ def _expect(answer: tuple[int, bytes], client: smtplib.SMTP) -> str:
     return line
 
 
-def many(smtp: Address, sender: str, recipients: tuple[str, ...], content: bytes, count: int, *, as_json: bool) -> None:
+def many(smtp: Address, guise: Guise, sender: str, recipients: tuple[str, ...], content: bytes, count: int, *, as_json: bool) -> None:
     """Send the message `count` times over one connection, with a progress bar on a terminal."""
     started = time.monotonic()
-    client = connect(smtp)
+    client = connect(smtp, guise)
     with client, click.progressbar(length=count, label="sending", file=sys.stderr) as bar:
         replies: list[str] = []
         while len(replies) < count:
