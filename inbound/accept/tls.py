@@ -104,7 +104,7 @@ class Certificate:
 
     @property
     def works(self) -> bool:
-        """Has it not expired?"""
+        """Has it not expired? If it has, STARTTLS is not offered; where TLS begins with the connection, it serves until another comes."""
         return self._clock() < self._pair.expires
 
     @property

@@ -57,6 +57,13 @@ def test_connection(address: str, connections: int, of_client: int, expected: Re
     assert policy.connection(address, Rules(), LIMITS, connections=connections, of_client=of_client) == expected
 
 
+@pytest.mark.parametrize(("address", "inside"), [
+    ("198.51.100.77", True), ("198.51.101.77", False), ("2001:db8:7::1", True), ("2001:db8:8::1", False), ("::1", False)])
+def test_is_in(address: str, inside: bool) -> None:
+    assert policy.is_in(address, LIMITS.trusted) is inside
+    assert not policy.is_in(address, ())
+
+
 def test_a_filter_blocks_before_anything_is_counted() -> None:
     refusal = policy.connection("127.0.0.1", Rules(admitting=False), LIMITS, connections=99, of_client=99)
     assert str(refusal) == "554 5.7.1 127.0.0.1 blocked"

@@ -13,7 +13,7 @@ from inbound.accept.reply import Refusal, Reply, ReplyError, TemporaryFailure
 
 TABLE = {name: value for name, value in vars(reply).items() if isinstance(value, Reply)}
 OURS = {"INTERNAL", "SPOOL_FAILED", "SPOOL_FULL", "SHUTTING_DOWN", "TOO_MANY_CONNECTIONS", "TOO_MANY_FROM_CLIENT", "TOO_MANY_RECIPIENTS",
-        "TLS_UNAVAILABLE"}
+        "TLS_UNAVAILABLE", "CANNOT_REQUIRE_TLS", "PROXY_EXPECTED"}
 
 
 @pytest.mark.parametrize("name", TABLE)
