@@ -13,6 +13,7 @@ from smtp_client import Client
 from test_proxy import BAD, SIGNATURE, version_2
 
 from inbound.accept import listener, policy, reply
+from inbound.accept.envelope import Peer
 from inbound.accept.policy import Trust
 from inbound.log import Event
 
@@ -121,8 +122,12 @@ async def test_a_client_that_is_gone_when_its_header_is_read_is_forgotten() -> N
     async with front_door(trust=BALANCER) as door:
         for _ in range(20):
             (await proxied(door, VERSION_1)).reset()
+        waiting = await door.connect()
+        await until(lambda: door.listener._sessions)
+        session = next(iter(door.listener._sessions))
+        waiting.close()
         await door.empty()
-        assert not door.listener._sessions
+        door.listener.become(session, Peer("192.0.2.1"))
         assert not door.listener._of_client
 
 

@@ -97,7 +97,8 @@ async def test_the_time_runs_from_the_beginning_of_the_session(monkeypatch: pyte
         assert door.intake.accepted[0].peer.reverse_name == ""
 
 
-async def test_a_client_that_goes_is_not_searched_for_any_longer() -> None:
+async def test_a_client_that_goes_is_not_searched_for_any_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "NAME_SECONDS", 60)
     names = Names(held=True)
     async with front_door(trust=BALANCER, reverse_name=names) as door:
         (await client_of(door)).close()

@@ -20,6 +20,7 @@ from process import clean_environment, connected, reply
 
 from inbound import settings
 from inbound.accept import listener
+from inbound.accept.envelope import Peer
 from inbound.accept.tls import Certificate
 from inbound.assess.trial import Trial
 from inbound.deliver.memory import MemoryAws
@@ -165,7 +166,7 @@ async def test_received_and_spf_tell_the_client_that_the_load_balancer_names(add
             assert f"Received-SPF: {'pass' if address == '192.0.2.1' else 'fail'} " in head
             entry = await network.service.spool.get(message_id)
             assert entry is not None
-            assert (entry.envelope.peer.address, entry.envelope.peer.port) == (address, 4000)
+            assert entry.envelope.peer == Peer(address, 4000, "" if named == "unknown" else named)
             assert (await network.until(Event.MESSAGE_RECEIVED))["client"] == address
 
 
