@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Protocol, TypeVar
 from inbound.deliver.sinks import MessageFailed, MessageRefused, SinkDown
 
 T = TypeVar("T")
-THREADS = 256  # more than any single sink's slots, so that a slow sink cannot take them all
+THREADS = 1024  # made as needed; more than calls are ever under way, so that slow sinks cannot take them all
 SYNCHRONOUS_TIMEOUT = 30.0  # SES: a RequestResponse function has 30 seconds
 _TOO_LARGE = frozenset(("EntityTooLarge", "RequestEntityTooLargeException", "RequestTooLargeException", "413"))
 

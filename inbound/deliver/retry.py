@@ -70,9 +70,9 @@ class Breaker:
         self.circuit, self._failures, self._probes, self.last_error = Circuit.CLOSED, 0, 0, ""
         return recovered
 
-    def failed(self, now: float, error: str) -> bool:
-        """A call failed for reasons of the sink; True when this opened the breaker."""
-        self._failures += 1
+    def failed(self, now: float, error: str, *, certain: bool = False) -> bool:
+        """A call failed for reasons of the sink; True when this opened the breaker, as one failure does that leaves no doubt (`certain`)."""
+        self._failures = self.threshold if certain else self._failures + 1
         self.last_error = error
         opened = self.circuit is Circuit.CLOSED and self._failures >= self.threshold
         if opened or self.circuit is Circuit.PROBING:

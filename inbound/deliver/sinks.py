@@ -1,6 +1,7 @@
 """The sinks (buckets, topics, functions) as the worker sees them: a limit on concurrent calls and a breaker each.
 
-No sink holds up messages for others: a call waits only for its own sink's slots, and not in any number.
+No sink holds up messages for others: a call waits only for its own sink's slots, and not in any number; the more calls are held up in all,
+the fewer of them may be for one sink.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 from inbound.assess.scanning import ScannerBusy, ScannerDown
@@ -16,8 +17,11 @@ from inbound.deliver.retry import Breaker, Circuit
 from inbound.log import Event, Log
 
 CONCURRENT_CALLS = 16
-QUEUE_LIMIT = 64  # calls that wait for a slot; more are parked in the spool
-QUEUE_LOW = 8  # parked messages come back when fewer wait
+QUEUE_LIMIT = 64  # calls that wait for a slot; more messages wait in the spool
+CALLS = 384  # to all sinks together; a sink may have no more of them than are left
+PROBES = 128  # sinks that are probed at once: a probe may hang
+HUNG = 10.0  # seconds; a call that failed after so long is no accident
+LOOK = 5.0  # seconds after which what was let go is not expected any more
 
 
 class SinkFailure(Exception):
@@ -51,10 +55,12 @@ class Sink:
         self.name = name
         self.breaker = Breaker()
         self.slots = asyncio.Semaphore(CONCURRENT_CALLS)
-        self.waiting = 0
-        self.parked = False
+        self.calls = 0  # under way or waiting for a slot
+        self.coming = 0  # messages let go from the spool whose calls are still to come
+        self.moved = asyncio.Event()  # a call ended
         self.settled = asyncio.Event()  # a probe had its outcome
         self.prober: asyncio.Task[None] | None = None
+        self.releaser: asyncio.Task[None] | None = None
 
 
 class Sinks:
@@ -66,6 +72,9 @@ class Sinks:
         self._clock = clock
         self._sinks: dict[str, Sink] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._calls = 0
+        self._probes = 0
+        self._stopped = False
 
     def get(self, name: str) -> Sink:
         """The sink of that name."""
@@ -78,40 +87,41 @@ class Sinks:
         """The breaker state of every sink used so far."""
         return {name: sink.breaker.circuit for name, sink in self._sinks.items()}
 
+    def is_left_alone(self, name: str) -> bool:
+        """Is the breaker open, or being probed?"""
+        return self.get(name).breaker.circuit is not Circuit.CLOSED
+
+    def is_down(self, name: str) -> bool:
+        """Did the sink fail just now? Not known of one that is being probed, or is about to be."""
+        breaker = self.get(name).breaker
+        return breaker.circuit is Circuit.OPEN and self._clock() < breaker.probe_at
+
     @contextlib.asynccontextmanager
     async def call(self, name: str) -> AsyncIterator[None]:
         """Around one call to the sink: waits for a slot, and learns from the outcome. Raises SinkClosed or SinkBusy instead of waiting long."""
         sink = self.get(name)
-        if sink.waiting >= QUEUE_LIMIT:
-            sink.parked = True
+        sink.coming = max(0, sink.coming - 1)
+        self._check(sink)
+        if sink.calls >= self._share():
             raise SinkBusy
-        self._admit(sink, take=False)
-        sink.waiting += 1
-        try:
-            await sink.slots.acquire()
-        finally:
-            sink.waiting -= 1
-        try:
-            self._admit(sink, take=True)
-            try:
-                yield
-            except SinkDown as error:
-                self._failed(sink, str(error))
-                raise
-            except (MessageFailed, MessageRefused):
-                self._succeeded(sink)  # the sink is well; only this message is not
-                raise
-            except BaseException:
-                sink.breaker.abandoned(self._clock())
-                sink.settled.set()
-                raise
-            else:
-                self._succeeded(sink)
-        finally:
-            sink.slots.release()
-            if sink.parked and sink.waiting < QUEUE_LOW:
-                sink.parked = False
-                self._spawn(self._let_go(sink, QUEUE_LIMIT))
+        with self._counted(sink):
+            async with sink.slots:
+                with self._probing_if_open(sink):
+                    started = self._clock()
+                    try:
+                        yield
+                    except SinkDown as error:
+                        self._failed(sink, str(error), hung=self._clock() - started >= HUNG)
+                        raise
+                    except (MessageFailed, MessageRefused):
+                        self._succeeded(sink)  # the sink is well; only this message is not
+                        raise
+                    except BaseException:
+                        sink.breaker.abandoned(self._clock())
+                        sink.settled.set()
+                        raise
+                    else:
+                        self._succeeded(sink)
 
     @contextlib.asynccontextmanager
     async def scanner(self, name: str) -> AsyncIterator[None]:
@@ -137,36 +147,68 @@ class Sinks:
         sink.breaker.last_error = "was failing before the restart"
         self._probe(sink)
 
+    def waits(self, name: str) -> None:
+        """A message now waits in the spool for this sink: it goes when the sink answers, or has room for it."""
+        sink = self.get(name)
+        if sink.breaker.circuit is Circuit.CLOSED:
+            self._let_go(sink)
+        else:
+            self._probe(sink)
+
     async def stop(self) -> None:
-        """End all probing."""
+        """End all probing, and let nothing go any more."""
+        self._stopped = True
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _admit(self, sink: Sink, *, take: bool) -> None:
+    def _share(self) -> int:
+        """How many calls one sink may have now."""
+        return min(CONCURRENT_CALLS + QUEUE_LIMIT, max(1, CALLS - self._calls))
+
+    def _check(self, sink: Sink) -> None:
+        """Raises SinkClosed where a call would not be made."""
         breaker = sink.breaker
         if breaker.circuit is Circuit.CLOSED:
             return
-        now = self._clock()
-        admitted = breaker.admits(now) if take else breaker.circuit is Circuit.OPEN and now >= breaker.probe_at
-        if not admitted:
+        if breaker.circuit is Circuit.PROBING or self._clock() < breaker.probe_at or self._probes >= PROBES:
             raise SinkClosed(breaker.last_error)
+
+    @contextlib.contextmanager
+    def _counted(self, sink: Sink) -> Iterator[None]:
+        sink.calls += 1
+        self._calls += 1
+        try:
+            yield
+        finally:
+            sink.calls -= 1
+            self._calls -= 1
+            sink.moved.set()
+
+    @contextlib.contextmanager
+    def _probing_if_open(self, sink: Sink) -> Iterator[None]:
+        """Makes the call the probe where the breaker is open. Raises SinkClosed where another is, or where none may be."""
+        is_probe = sink.breaker.circuit is Circuit.OPEN
+        if (is_probe and self._probes >= PROBES) or not sink.breaker.admits(self._clock()):
+            raise SinkClosed(sink.breaker.last_error)
+        self._probes += is_probe
+        try:
+            yield
+        finally:
+            self._probes -= is_probe
 
     def _succeeded(self, sink: Sink) -> None:
         if sink.breaker.succeeded():
             self._log.info(Event.SINK_UP, sink=sink.name)
-            self._spawn(self._let_go(sink, 1_000_000))
+            self._let_go(sink)
         sink.settled.set()
 
-    def _failed(self, sink: Sink, error: str) -> None:
-        if sink.breaker.failed(self._clock(), error):
+    def _failed(self, sink: Sink, error: str, *, hung: bool) -> None:
+        if sink.breaker.failed(self._clock(), error, certain=hung):
             self._log.warning(Event.SINK_DOWN, sink=sink.name, error=error)
         if sink.breaker.circuit is Circuit.OPEN:
             self._probe(sink)
         sink.settled.set()
-
-    async def _let_go(self, sink: Sink, limit: int) -> None:
-        await self._release(sink.name, limit)
 
     def _probe(self, sink: Sink) -> None:
         if sink.prober is None or sink.prober.done():
@@ -175,16 +217,46 @@ class Sinks:
     async def _probing(self, sink: Sink) -> None:
         """While the breaker is open, let one waiting message go whenever its time comes; if none waits, the next that comes is the probe."""
         while sink.breaker.circuit is not Circuit.CLOSED:
-            await asyncio.sleep(max(0.0, sink.breaker.probe_at - self._clock()))
+            if sink.breaker.circuit is Circuit.OPEN and self._probes < PROBES:
+                await asyncio.sleep(max(0.0, sink.breaker.probe_at - self._clock()))
+                sink.settled.clear()
+                if not await self._release(sink.name, 1):
+                    return
+            await set_within(sink.settled, 2 * Breaker.LONGEST_PROBE)
             sink.settled.clear()
-            if not await self._release(sink.name, 1):
-                return
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(2 * Breaker.LONGEST_PROBE):  # wait_for of Python 3.11 may swallow a cancellation
-                    await sink.settled.wait()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _let_go(self, sink: Sink) -> None:
+        sink.moved.set()
+        if sink.releaser is None or sink.releaser.done():
+            sink.releaser = self._spawn(self._letting_go(sink))
+
+    async def _letting_go(self, sink: Sink) -> None:
+        """Let messages go that wait in the spool: as many as the sink takes, and more whenever half of these are through, until none waits."""
+        sink.coming = 0
+        while sink.breaker.circuit is Circuit.CLOSED:
+            sink.moved.clear()
+            room = self._share() - sink.calls - sink.coming
+            if 2 * room >= self._share():
+                released = await self._release(sink.name, room)
+                if not released:
+                    return
+                sink.coming += released
+            elif not await set_within(sink.moved, LOOK):
+                sink.coming = 0
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
+        if self._stopped:
+            work.close()
+            return None
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+async def set_within(event: asyncio.Event, seconds: float) -> bool:
+    """Wait until the event is set, at most so long; is it?"""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):  # wait_for of Python 3.11 may swallow a cancellation
+            await event.wait()
+    return event.is_set()

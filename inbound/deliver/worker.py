@@ -7,7 +7,6 @@ of an entry drive the engine again when it is resumed.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable, Generator
@@ -27,7 +26,7 @@ from inbound.deliver.bounces import Bounces
 from inbound.deliver.notification import SNS_MESSAGE_LIMIT, SNS_SUBJECT
 from inbound.deliver.ports import Ports
 from inbound.deliver.retry import Schedule
-from inbound.deliver.sinks import MessageFailed, MessageRefused, SinkBusy, SinkClosed, SinkDown, SinkFailure, Sinks
+from inbound.deliver.sinks import MessageRefused, SinkBusy, SinkClosed, SinkDown, SinkFailure, Sinks, set_within
 from inbound.deliver.work import Identity, Work
 from inbound.log import Event, Log
 
@@ -45,7 +44,8 @@ class Assess(Protocol):
 
 ACTION = "action"
 TOPIC = "topic"
-IN_HAND = 512  # messages worked at once; what comes beyond is read back from the spool
+IN_HAND = 512  # messages worked at once
+FROM_SPOOL = 128  # of these, places kept for messages read back from the spool: new ones never bar their way
 LOOK = 1.0  # seconds between looks for entries that are due, or that someone asked to retry
 
 
@@ -82,6 +82,7 @@ class Worker:
         self._rule_sets: dict[str, RuleSet] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
+        self._freed = asyncio.Event()
         self._feeder: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -96,18 +97,20 @@ class Worker:
     @property
     def has_room(self) -> bool:
         """May a message just accepted be worked from memory?"""
-        return len(self._tasks) < IN_HAND and not self._stopping
+        return len(self._tasks) < IN_HAND - FROM_SPOOL and not self._stopping
 
     def take(self, entry: Entry) -> None:
         """Work an entry that is leased to this process."""
         task = asyncio.get_running_loop().create_task(self._work(entry))
         self._tasks[entry.id] = task
-        task.add_done_callback(lambda _: self._ended(entry.id))
+        task.add_done_callback(lambda _: self._ended(entry.id, task))
 
-    def _ended(self, entry_id: str) -> None:
-        self._tasks.pop(entry_id, None)
-        if len(self._tasks) == IN_HAND // 2:
-            self._wake.set()
+    def _ended(self, entry_id: str, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(entry_id) is not task:
+            return  # it was claimed again before this was told
+        del self._tasks[entry_id]
+        if len(self._tasks) <= IN_HAND - FROM_SPOOL:
+            self._freed.set()
 
     def wake(self) -> None:
         """Look for due entries now."""
@@ -146,34 +149,42 @@ class Worker:
     async def _feed(self) -> None:
         """Claim due entries, oldest first, while there is room."""
         while True:
+            await self._free_places()
             self._wake.clear()
-            room = IN_HAND - len(self._tasks)
-            if room < IN_HAND // 4:
-                await self._wake.wait()
-                continue
             wait = LOOK
             try:
-                entries = await self._spool.claim(self._clock(), room)
-                for entry in entries:
-                    self.take(entry)
-                if len(entries) == room:
-                    continue
-                due = await self._spool.next_due()
-                wait = LOOK if due is None else min(LOOK, max(0.0, due - self._clock()) + 0.001)
+                wait = await self._claim(max(0, IN_HAND - len(self._tasks)))
             except SpoolError as error:
                 self._log.error(Event.SPOOL_FAILED, error=str(error))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait):  # wait_for of Python 3.11 may swallow a cancellation
-                    await self._wake.wait()
+            if wait:
+                await set_within(self._wake, wait)
+
+    async def _free_places(self) -> None:
+        """Rather many entries at once, a little later; but where messages hang, those places that there are."""
+        if len(self._tasks) > IN_HAND - FROM_SPOOL:
+            self._freed.clear()
+            await set_within(self._freed, LOOK)
+
+    async def _claim(self, room: int) -> float:
+        """Work as many of the due entries as there is room for. For how many seconds there is nothing to do then, as far as is known."""
+        entries = await self._spool.claim(self._clock(), room)
+        for entry in entries:
+            self.take(entry)
+        if len(entries) == room:
+            return 0.0
+        due = await self._spool.next_due()
+        return LOOK if due is None else min(LOOK, max(0.0, due - self._clock()) + 0.001)
 
     async def _release(self, sink: str, limit: int) -> int:
-        try:
-            released = await self._spool.release(sink, self._clock(), limit)
-        except SpoolError as error:
-            self._log.error(Event.SPOOL_FAILED, error=str(error))
-            return 0
-        self._wake.set()
-        return released
+        while True:
+            try:
+                released = await self._spool.release(sink, self._clock(), limit)
+            except SpoolError as error:
+                self._log.error(Event.SPOOL_FAILED, error=str(error))
+                await asyncio.sleep(LOOK)
+            else:
+                self._wake.set()
+                return released
 
     # --- working ---
 
@@ -189,6 +200,8 @@ class Worker:
             self._log.exception(Event.WORKER_FAILED, id=entry.id, error=repr(error))
             update = self._later(entry, f"internal error: {error!r}", record=record)
         await self._commit(entry, update, record, lazy=update.state is State.DONE)
+        if update.state is State.DEFERRED and update.sink:
+            self.sinks.waits(update.sink)
         self._tell(entry, update, record)
 
     async def _walk(self, entry: Entry, record: Record) -> Update:
@@ -236,7 +249,7 @@ class Worker:
             return self._parked(entry, waits.scanner, SinkBusy(), record)
         if isinstance(cause, ScannerDown) and not cause.asked:
             return self._parked(entry, waits.scanner, cause, record)
-        return self._later(entry, f"{waits.scanner}: {waits.cause}", sink=waits.scanner, record=record)
+        return self._later(entry, f"{waits.scanner}: {waits.cause}", sink=self._if_left_alone(waits.scanner), record=record)
 
     async def _open(self, work: Work, entry: Entry) -> None:
         if not work.is_open:
@@ -338,18 +351,24 @@ class Worker:
     def _failed(self, entry: Entry, error: SinkFailure, sink: str, record: Record) -> Update:
         if isinstance(error, MessageRefused):
             return Update(steps=record.take(), state=State.DEAD, finished=self._clock(), error=str(error), sink="")
-        down = sink if isinstance(error, SinkDown) and not isinstance(error, MessageFailed) else ""
-        return self._later(entry, f"{sink}: {error}", sink=down, record=record)
+        return self._later(entry, f"{sink}: {error}", sink=self._if_left_alone(sink) if isinstance(error, SinkDown) else "", record=record)
+
+    def _if_left_alone(self, sink: str) -> str:
+        """What the message waits for: the sink, where its recovery lets the message go; else only its time."""
+        return sink if self.sinks.is_left_alone(sink) else ""
 
     def _parked(self, entry: Entry, sink: str, error: Exception, record: Record) -> Update:
-        """The call was not made: no attempt is counted; the sink's recovery or a free slot releases the message."""
-        now = self._clock()
-        deadline = entry.since + self._terms.schedule.give_up_after
+        """The call was not made: no attempt is counted; the sink's recovery or its room lets the message go.
+
+        Given up only where the sink has just failed: a backlog that slept through its time with us shall still be tried.
+        """
+        now, schedule = self._clock(), self._terms.schedule
+        left = entry.since + schedule.give_up_after - now
         busy = isinstance(error, SinkBusy)
-        if now >= deadline and not busy:
+        if left <= 0 and not busy and self.sinks.is_down(sink):
             return Update(steps=record.take(), state=State.DEAD, finished=now, error=f"{sink}: {error}", sink="")
-        due = now + 5.0 if busy else min(now + self._terms.schedule.maximum, max(deadline, now + 1.0))
-        return Update(steps=record.take(), state=State.DEFERRED, due=due, sink=sink, error="" if busy else f"{sink}: {error}")
+        wait = schedule.maximum if busy else min(schedule.maximum, max(left, 1.0) if left > 0 else schedule.minimum)
+        return Update(steps=record.take(), state=State.DEFERRED, due=now + wait, sink=sink, error="" if busy else f"{sink}: {error}")
 
     def _later(self, entry: Entry, error: str, *, sink: str = "", record: Record | None = None) -> Update:
         now = self._clock()
