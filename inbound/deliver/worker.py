@@ -317,7 +317,8 @@ class Worker:
     def _call(self, part: str, step: Step, work: Work) -> tuple[str, Callable[[], Awaitable[Performed]]]:
         """The sink to call, and the call. What the action's own sink could never take is bounced; MessageRefused where bounces have no way."""
         if part == TOPIC:
-            return f"sns:{step.action.TopicArn}", lambda: self._publish(step, work)
+            role = _role(step)
+            return f"sns:{step.action.TopicArn}" + (f" as {role}" if role else ""), lambda: self._publish(step, work)
         action, bounces = actions.of(step), self._ports.bounces
         unfit = action.unfit(step, work)
         if not unfit:
@@ -334,7 +335,7 @@ class Worker:
         notification = work.notification(step, with_content=False)
         if (length := len(notification.encode("utf-8"))) > SNS_MESSAGE_LIMIT:
             raise MessageRefused(f"the notification has {length} octets; SNS takes {SNS_MESSAGE_LIMIT}")
-        published = await self._ports.aws.publish(topic, SNS_SUBJECT, notification, role=getattr(step.action, "IamRoleArn", None))
+        published = await self._ports.aws.publish(topic, SNS_SUBJECT, notification, role=_role(step))
         return Performed(detail={"topic": topic, "messageId": published.message_id})
 
     def _outcome(self, part: str, step: Step, sink: str, attempt: int, started: float, outcome: Outcome, performed: Performed | None = None, *,
@@ -415,6 +416,12 @@ class Worker:
             found = RuleSet.model_validate_json(text)
             self.know(found)
         return found
+
+
+def _role(step: Step) -> str | None:
+    """The role that the action, and so its notification, is done as; one that fails must not hold up what goes to the topic without it."""
+    role: str | None = getattr(step.action, "IamRoleArn", None)
+    return role
 
 
 def _word(record: StepRecord) -> str:

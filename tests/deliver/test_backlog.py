@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from worker_bench import REQUEST, S3, SNS, Bench, rule
+from worker_bench import REQUEST, S3, S3_TOPIC, SNS, TOPIC, Bench, rule
 
 from inbound.accept.spool import SpoolError, State
 from inbound.accept.spool.memory import Fault
@@ -218,6 +218,15 @@ async def test_probing_outlives_trouble_with_the_spool(monkeypatch: pytest.Monke
         bench.worker._feeder = asyncio.create_task(bench.worker._feed())
         await bench.aws.until(lambda: len(bench.aws.objects) >= 2)
         assert bench.worker.sinks.states()["s3:mail"] is Circuit.CLOSED
+
+
+async def test_a_role_that_fails_does_not_hold_up_what_goes_to_the_topic_without_it() -> None:
+    denied = {"S3Action": {"BucketName": "mail", "TopicArn": TOPIC, "IamRoleArn": "arn:aws:iam::000000000000:role/denied"}}
+    async with Bench(rule("a", denied, to="a@example.com"), rule("b", S3_TOPIC, to="b@example.com")) as bench:
+        bench.aws.faults[f"sns:{TOPIC}"] = [SinkDown("AccessDenied")] * 5
+        for _ in range(5):
+            await bench.send("a@example.com")
+        assert await bench.state(await bench.send("b@example.com")) is State.DONE
 
 
 class Clock:
