@@ -6,6 +6,7 @@ Values come from strangers; both forms of the log escape them, one line an event
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import logging
@@ -98,8 +99,9 @@ class _Lines:
 
     def _write(self) -> None:
         lines, self._waiting = self._waiting, []
-        self._out.write("\n".join(lines) + "\n")
-        self._out.flush()
+        with contextlib.suppress(OSError):  # a full disk, or a reader that went: mail goes on without its log
+            self._out.write("\n".join(lines) + "\n")
+            self._out.flush()
 
 
 class _Hide:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -152,6 +153,24 @@ def test_a_stream_that_cannot_show_a_character_does_not_fail_the_caller(form: st
     log.configure(form, stream=stream)
     log.get().info(Event.SESSION_REFUSED, helo="größe")
     assert rb"gr\xf6" in octets.getvalue() or rb"gr\u00f6" in octets.getvalue()
+
+
+class Gone(io.StringIO):
+    """A pipe whose reader went, or a file on a full disk."""
+
+    def flush(self) -> None:
+        raise BrokenPipeError
+
+
+async def test_a_stream_that_nobody_reads_disturbs_nobody() -> None:
+    log.configure("json", stream=Gone())
+    loop = asyncio.get_running_loop()
+    trouble: list[object] = []
+    loop.set_exception_handler(lambda _loop, context: trouble.append(context))
+    log.get().info(Event.SERVICE_STARTED)
+    await asyncio.sleep(0)
+    await asyncio.to_thread(log.get().info, Event.SERVICE_STARTED)
+    assert trouble == []
 
 
 @pytest.mark.parametrize(("form", "stream", "is_json"), [
