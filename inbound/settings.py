@@ -6,6 +6,7 @@ so each field's description is written for people.
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import os
 import re
@@ -406,6 +407,19 @@ def read(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except ValidationError as error:
         raise SettingsError("\n".join(_line(e) for e in error.errors())) from None
+
+
+def strangers() -> list[str]:
+    """A line for each variable that looks like a setting and is none, for nobody would miss what a misspelt one does.
+
+    Kubernetes sets INBOUND_PORT… and INBOUND_SERVICE_… where a service is named `inbound`.
+    """
+    names = [name.upper() for name in Settings.model_fields]
+    given = sorted(name.removeprefix("INBOUND_") for name in os.environ if name.startswith("INBOUND_"))
+    found = [name for name in given if name.upper() not in names and not re.match(r"(PORT|SERVICE)(_|$)", name)]
+    meant = {name: difflib.get_close_matches(name, names, 1) for name in found}
+    return [f"INBOUND_{name} is no setting and does nothing" + (f"; did you mean INBOUND_{close[0]}?" if close else "")
+            for name, close in meant.items()]
 
 
 def _line(error: Mapping[str, Any]) -> str:

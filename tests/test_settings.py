@@ -298,6 +298,13 @@ def test_variables_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> 
     assert settings.read()
 
 
+def test_a_misspelt_variable_is_told_and_what_kubernetes_sets_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("INBOUND_LISTENN", "INBOUND_XYZZY", "INBOUND_LOG", "inbound_data", "INBOUND_PORT_25_TCP", "INBOUND_SERVICE_HOST"):
+        monkeypatch.setenv(name, "")
+    assert settings.strangers() == [
+        "INBOUND_LISTENN is no setting and does nothing; did you mean INBOUND_LISTEN?", "INBOUND_XYZZY is no setting and does nothing"]
+
+
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         settings.read().hostname = "other"  # type: ignore[misc]  # mypy knows it, too

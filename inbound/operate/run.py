@@ -14,8 +14,8 @@ from contextlib import AbstractAsyncContextManager
 from inbound import log
 from inbound.accept.spool import SpoolError
 from inbound.decide.load import RulesError, RulesUnreadableError
-from inbound.operate.api import serve_http
-from inbound.operate.cli import complain, fail
+from inbound.operate.api import bind_http, serve_http
+from inbound.operate.cli import complain, fail, spool_trouble
 from inbound.operate.systemd import Notifier, inherited
 from inbound.service import Service, event_loop_runner
 from inbound.settings import Settings, SettingsError, Supervisor, supervisor
@@ -47,8 +47,10 @@ def run(settings: Settings, around: Around | None = None, *, started: Callable[[
         fail(str(error))
     except RulesError as error:
         complain(str(error), 1)
-    except (SettingsError, SpoolError) as error:
+    except SettingsError as error:
         fail(str(error))
+    except SpoolError as error:
+        fail(spool_trouble(settings.data, error))
     finally:
         ended()
     _leave()
@@ -56,8 +58,9 @@ def run(settings: Settings, around: Around | None = None, *, started: Callable[[
 
 def _leave() -> None:
     """Exit 0 now. Python would wait for every thread, and a call to a sink that hangs may keep one for a minute."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # nobody reads it any more
+            stream.flush()
     os._exit(0)
 
 
@@ -75,6 +78,9 @@ async def _run(settings: Settings, around: Around, started: Callable[[Service], 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signalled)
     async with around(settings) as service, contextlib.AsyncExitStack() as stack:
+        sockets = bind_http(settings.http_listen, service.chosen_with["http"])  # before the first mail, not after it
+        for sock in sockets:
+            stack.callback(sock.close)
         starting = asyncio.create_task(service.start())
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -84,7 +90,7 @@ async def _run(settings: Settings, around: Around, started: Callable[[Service], 
             return
         await starting
         stack.push_async_callback(service.stop)
-        http = await serve_http(service, settings.http_listen)
+        http = await serve_http(service, sockets)
         stack.push_async_callback(http.cleanup)
         started(service)
         notifier.ready(f"receiving at {', '.join(str(a) for a in service.addresses)}")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import socket
 
 from aiohttp import web
 
+from inbound.accept.listener import bind
 from inbound.accept.spool import SpoolError, State
 from inbound.assess.verdicts import Status
 from inbound.decide.engine import StopScope
@@ -18,8 +20,16 @@ SERVICE = web.AppKey("service", Service)
 LONGEST_WAIT = 60.0
 
 
-async def serve_http(service: Service, address: Address) -> web.AppRunner:
-    """Serve on the address; the caller cleans the runner up. Raises SettingsError when the address is taken."""
+def bind_http(address: Address, chosen_with: str) -> list[socket.socket]:
+    """The sockets of the address. Raises SettingsError that names `chosen_with` when it is taken."""
+    try:
+        return bind(address.host, address.port)
+    except OSError as error:
+        raise SettingsError(f"cannot listen on {address} (HTTP): {error.strerror or error}; choose another with {chosen_with}") from None
+
+
+async def serve_http(service: Service, sockets: list[socket.socket]) -> web.AppRunner:
+    """Serve on the sockets; the caller cleans the runner up."""
     app = web.Application()
     app[SERVICE] = service
     app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/messages/{id}", message)])
@@ -27,13 +37,9 @@ async def serve_http(service: Service, address: Address) -> web.AppRunner:
         app.add_routes([web.post("/dev/orders", order)])
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
-    try:
-        await web.TCPSite(runner, address.host or None, address.port).start()
-        service.http = Address(*runner.addresses[0][:2])
-    except OSError as error:
-        await runner.cleanup()
-        raise SettingsError(f"cannot listen on {address} (HTTP): {error.strerror or error}; "
-                            f"choose another with {service.chosen_with['http']}") from None
+    for sock in sockets:
+        await web.SockSite(runner, sock).start()
+    service.http = Address(*runner.addresses[0][:2])
     return runner
 
 

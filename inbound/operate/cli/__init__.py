@@ -6,7 +6,9 @@ Exit codes: 0 done, 1 the thing checked is wrong, 2 usage or settings. One clear
 from __future__ import annotations
 
 import importlib
+import re
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -64,6 +66,8 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(1)
     except Exception as error:
+        if isinstance(error, OSError):  # the world is not as we need it; what it is says more than where we met it
+            fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error) or repr(error))
         settings = sys.modules.get("inbound.settings")  # pydantic-settings is slow to import: only who has read them pays
         if settings is None or not isinstance(error, settings.SettingsError):
             raise
@@ -73,6 +77,12 @@ def main() -> None:
 def fail(message: str, code: int = 2) -> NoReturn:
     """Print `inbound: message` to stderr and exit."""
     complain("\n".join(f"inbound: {line}" for line in message.splitlines()), code)
+
+
+def spool_trouble(data: Path, error: Exception) -> str:
+    """What to tell of a spool that cannot be used: which folder it is, and why."""
+    why = re.sub(r"^\[Errno [0-9]+\] ", "", str(error))
+    return f"cannot use the data folder {data}: {why}"
 
 
 def complain(message: str, code: int) -> NoReturn:

@@ -52,7 +52,7 @@ class Function(click.ParamType):  # type: ignore[type-arg]  # generic only in ne
         try:
             return parse_function(value)
         except ValueError as error:
-            self.fail(str(error), param, ctx)
+            self.fail(str(error).removeprefix("--function "), param, ctx)
 
 
 @click.command()
@@ -73,24 +73,34 @@ def dev(rules: Path, smtp: Address, http: Address, aws: Address | str, data: Pat
     subscribed to it), keys and functions. Only test credentials are used, whatever AWS profile you have.
     """
     from inbound import log, settings  # noqa: PLC0415  # --help need not pay for them
+    from inbound.operate.cli import fail  # noqa: PLC0415
     from inbound.operate.cli.screen import HIDDEN, Screen  # noqa: PLC0415
+    from inbound.operate.dev import by_name  # noqa: PLC0415
     from inbound.operate.dev.certificate import own_certificate  # noqa: PLC0415
     from inbound.operate.run import run  # noqa: PLC0415
     from inbound.operate.sample import write_sample  # noqa: PLC0415
 
     began = time.monotonic()
-    written = write_sample(rules)
+    try:
+        by_name(functions)
+        written = write_sample(rules)
+    except ValueError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"cannot write a sample rule file to {rules}: {error.strerror or error}; choose another place with --rules FILE")
     found = settings.read(rules=rules, data=data, listen=(smtp,), http_listen=http)
     if "retain_content" not in found.model_fields_set:
         found = found.model_copy(update={"retain_content": KEEP_CONTENT})
     if found.tls_cert is None:
         cert, key = own_certificate(found.data / "tls", found.hostname)
         found = found.model_copy(update={"tls_cert": cert, "tls_key": key})
-    screen = Screen()
+    screen = Screen(where="" if data == Path("var") else f" --data {data}")
     log.configure(renderer=screen.render, hidden=HIDDEN, level=found.log_level)
     setup = Setup(found, aws, functions, screen)
 
     def started(service: Service) -> None:
+        for stranger in settings.strangers():
+            service.log.warning(log.Event.SERVICE_WARNING, warning=stranger)
         setup.note(service)
         first_screen(setup, service, written=written, seconds=time.monotonic() - began)
 
@@ -170,7 +180,7 @@ class Setup:
             self._tell(lines)
 
     async def _watch(self, local: Any) -> None:
-        self._tell([await local.ended()])
+        self._tell([f"{await local.ended()}; what needs it waits until you start inbound dev again"])
 
     def _tell(self, lines: list[str]) -> None:
         from inbound import log  # noqa: PLC0415  # see `dev`
@@ -216,7 +226,7 @@ def first_screen(setup: Setup, service: Service, *, written: bool, seconds: floa
     """Where everything is, and the next command to try."""
     rules = setup.settings.rules
     default = all(str(a) == d for a, d in ((service.addresses[0], "127.0.0.1:2525"), (service.http, "127.0.0.1:8025")))
-    where = "" if default or setup.settings.data == Path("var") else f" --data {setup.settings.data}"
+    where = "" if default else setup.screen.where
     recipient = example(service.rules.current.rule_set)
     lines = [
         f"inbound dev is ready ({seconds:.1f} s)",
@@ -224,6 +234,7 @@ def first_screen(setup: Setup, service: Service, *, written: bool, seconds: floa
         f"  SMTP    {service.addresses[0]}  STARTTLS with {setup.settings.tls_cert}",
         f"  HTTP    http://{service.http}  (/healthz, /readyz, /messages/ID)",
         f"  AWS     {setup.endpoint}  keys test / test, region {setup.region}",
+        *([] if isinstance(setup.aws, str) else [f"          what functions print is in {setup.settings.data / 'aws' / 'ministack.log'}"]),
         f"  rules   {rules}" + (" (the sample, just written)" if written else "") + "  change it while this runs",
         f"  data    {setup.settings.data}  bounces are files in {setup.settings.data / 'bounces'}",
         "",

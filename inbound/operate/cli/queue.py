@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from inbound.operate.cli import fail
+from inbound.operate.cli import fail, spool_trouble
 from inbound.operate.cli.route import safe
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ def visit(data: Path, look: Callable[[Any], Awaitable[T]]) -> T:
     except FileNotFoundError:
         fail(f"there is no spool in {data}; name the data folder of the service with --data DIR")
     except SpoolError as error:
-        fail(str(error))
+        fail(spool_trouble(data, error))
 
 
 class Age(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks
@@ -178,6 +178,9 @@ def retry(message_ids: tuple[str, ...], everything: bool, error: str, current_ru
         done: list[str] = await spool.retry(chosen, time.time(), revision=rule_set.revision if rule_set else None)
         return done
 
+    if not chosen:
+        _none(error, as_json=as_json)
+        return
     _report(chosen, visit(data, look), "will be tried again", "is neither dead nor waiting", as_json=as_json)
 
 
@@ -188,6 +191,9 @@ def retry(message_ids: tuple[str, ...], everything: bool, error: str, current_ru
 def drop(message_ids: tuple[str, ...], everything: bool, error: str, data: Path, as_json: bool) -> None:
     """Remove messages with content and trace, for ever."""
     chosen = _choose(message_ids, everything, error, data)
+    if not chosen:
+        _none(error, as_json=as_json)
+        return
     done = visit(data, lambda spool: spool.drop(chosen))
     _report(chosen, done, "is gone", "is not there, or is being worked just now", as_json=as_json)
 
@@ -201,6 +207,13 @@ def _choose(message_ids: tuple[str, ...], everything: bool, error: str, data: Pa
         return list(message_ids)
     dead = visit(data, lambda spool: spool.find(Query(states=[State.DEAD], error=error, limit=1_000_000)))
     return [entry.id for entry in dead]
+
+
+def _none(error: str, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"done": [], "not_done": []}))
+    else:
+        click.echo("there are no dead letters" + (f" with {error!r} in their error" if error else ""))
 
 
 def _report(chosen: list[str], done: list[str], did: str, did_not: str, *, as_json: bool) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from inbound.log import Event, EventDict, plain
+from inbound.operate.cli.route import safe
 
 _NAMES_SHOWN = 12
 HIDDEN = frozenset((Event.SERVICE_STARTED, Event.MESSAGE_RECEIVED))
@@ -17,9 +18,13 @@ HIDDEN = frozenset((Event.SERVICE_STARTED, Event.MESSAGE_RECEIVED))
 
 
 class Screen:
-    """Renders log events for people. `names` tells what the rules name, for a recipient that none of them matches."""
+    """Renders log events for people. `names` tells what the rules name, for a recipient that none of them matches.
 
-    def __init__(self) -> None:
+    `where` is what a command needs to find the data folder: ` --data DIR`, or nothing.
+    """
+
+    def __init__(self, where: str = "") -> None:
+        self.where = where
         self.names: Callable[[], Sequence[str]] = list
         self._colour = sys.stdout.isatty()
 
@@ -32,14 +37,15 @@ class Screen:
         shown = f"{click.style(clock, dim=True)}  {line}" + (f"\n{trace}" if trace else "")
         return shown if self._colour else click.unstyle(shown)
 
-    def _line(self, name: Event, event: EventDict) -> str:  # noqa: PLR0911  # a table of forms
+    def _line(self, name: Event, event: EventDict) -> str:  # noqa: PLR0911, PLR0912  # a table of forms
         match name:
             case Event.MESSAGE_DONE:
                 return self._done(event)
             case Event.MESSAGE_DEFERRED:
-                return f"{_word('deferred', 'yellow')}  {event['id']}  {plain(event['error'])}  again in {event['retry_in']:.0f} s"
+                return (f"{_word('deferred', 'yellow')}  {event['id']}  again in {event['retry_in']:.0f} s, "
+                        f"at once: inbound queue retry {event['id']}{self.where}\n          {safe(event['error'])}")
             case Event.MESSAGE_DEAD:
-                return f"{_word('dead', 'red')}  {event['id']}  {plain(event['error'])}  to try again: {event['retry']}"
+                return f"{_word('dead', 'red')}  {event['id']}  to try again: {event['retry']}{self.where}\n          {safe(event['error'])}"
             case Event.SESSION_REFUSED:
                 return self._refused(event)
             case Event.RULES_LOADED:
@@ -48,7 +54,7 @@ class Screen:
                 errors = "\n          ".join(event["errors"])
                 return f"{_word('rules', 'red')}  {event['file']} is not used, revision {event['kept']} stays:\n          {errors}"
             case Event.SINK_DOWN:
-                return f"{_word('sink', 'red')}  {event['sink']} is down: {plain(event['error'])}"
+                return f"{_word('sink', 'red')}  {event['sink']} is down: {safe(event['error'])}"
             case Event.SINK_UP:
                 return f"{_word('sink', 'green')}  {event['sink']} answers again"
             case Event.DEV_AWS:
@@ -56,7 +62,12 @@ class Screen:
             case Event.SERVICE_WARNING:
                 return f"{_word('warning', 'yellow')}  {event['warning']}"
             case Event.SERVICE_DRAINING:
-                return "stopping: open transactions and messages in hand are finished first"
+                return "stopping: open transactions and messages in hand are finished first; Ctrl-C again ends at once"
+            case Event.SERVICE_STOPPED:
+                return "stopped"
+            case Event.SPOOL_RECOVERED:
+                waiting = ", ".join(f"{event[state]} {state}" for state in ("active", "deferred", "dead") if state in event)
+                return f"spool     {waiting} from before; inbound queue list{self.where}"
         shown = {key: value for key, value in event.items() if key not in ("time", "level", "exception") and value not in ("", None)}
         fields = " ".join(f"{key}={plain(value)}" for key, value in shown.items())
         return f"{name}  {fields}"
@@ -68,8 +79,10 @@ class Screen:
                 f"{plain_steps(steps)}  {event['seconds'] * 1000:.0f} ms  {click.style(event['id'], dim=True)}")
 
     def _refused(self, event: EventDict) -> str:
-        told = f"{_word('refused', 'yellow')}  {plain(event['client'])}  {event['reply']}"
-        if event["reason"] == "no rule":
+        told = f"{_word('refused', 'yellow')}  {plain(event['client'])}  {safe(event['reply'])}"
+        if event["reason"] != "no rule":
+            told += f"  to {plain(event['recipient'])}" if event.get("recipient") else ""
+        else:
             names = list(self.names())
             more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
             told += f"  no enabled rule matches {plain(event['recipient'])}; the rules name: {', '.join(names[:_NAMES_SHOWN]) or 'nothing'}{more}"

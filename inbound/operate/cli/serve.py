@@ -22,13 +22,16 @@ def serve() -> None:
 
     found = settings.read()
     log.configure(found.log, level=found.log_level)
-    run(found, started=warn_root)
+    run(found, started=warn)
 
 
-def warn_root(service: Service) -> None:
-    """Root is needed for no port where systemd listens, and for nothing else."""
-    from inbound.log import Event  # noqa: PLC0415  # see `serve`
+def warn(service: Service) -> None:
+    """Of variables that are no settings; and of root, which is needed for no port where systemd listens, and for nothing else."""
+    from inbound import settings  # noqa: PLC0415  # see `serve`
+    from inbound.log import Event  # noqa: PLC0415
 
+    for stranger in settings.strangers():
+        service.log.warning(Event.SERVICE_WARNING, warning=stranger)
     if os.geteuid() == 0 and not service.is_supervised:
         service.log.warning(Event.SERVICE_WARNING, warning="this runs as root, which it never needs: use deploy/inbound.service, or a user of its "
                             "own and a port above 1023")

@@ -14,6 +14,7 @@ from typing import Any
 
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from inbound.operate.dev.functions import FunctionSource, bundle, sample
 from inbound.operate.dev.session import NO_PROXIES, dev_session
@@ -23,6 +24,9 @@ FUNCTION_TIMEOUT = 300
 """Seconds a function may run: well over the 30 of a RequestResponse action, so that the action's own limit is what people meet."""
 
 _ROLE = "inbound-dev"
+
+_NOT_AWS = (BotoCoreError, ResponseParserError)
+"""What boto3 raises where nothing answers, and where what answers is no AWS."""
 
 
 class NoAnswerError(Exception):
@@ -69,8 +73,8 @@ class Creation:
     def _account(self, wanted: Wanted) -> str:
         try:
             account: str = self._client("sts", wanted.region).get_caller_identity()["Account"]
-        except (BotoCoreError, ClientError) as error:
-            raise NoAnswerError(f"no AWS answers at {self._endpoint}: {error}") from None
+        except (ClientError, KeyError, ValueError, *_NOT_AWS) as error:  # ValueError: a URL that is none
+            raise self._no_answer(error) from None
         return account
 
     def _try(self, create: Callable[[], Iterator[str]], what: str) -> Iterator[str]:
@@ -79,8 +83,11 @@ class Creation:
             yield from create()
         except (ClientError, OSError) as error:
             yield from self._once(f"cannot create {what}: {error}")
-        except BotoCoreError as error:
-            raise NoAnswerError(f"no AWS answers at {self._endpoint}: {error}") from None
+        except _NOT_AWS as error:
+            raise self._no_answer(error) from None
+
+    def _no_answer(self, error: Exception) -> NoAnswerError:
+        return NoAnswerError(f"no AWS answers at {self._endpoint}: {next(iter(str(error).splitlines()), repr(error))}")
 
     def _once(self, line: str) -> Iterator[str]:
         if line not in self._said:
