@@ -41,27 +41,26 @@ def _head(trace: dict[str, Any]) -> list[str]:
 
 
 def verdict_lines(verdicts: dict[str, Any]) -> list[str]:
-    """The verdicts in one line, then why for each that is no plain PASS."""
+    """The verdicts in one line, then why for each that is no plain PASS; in one line for those with the same reason."""
     named = {name: verdict for name, verdict in verdicts.items() if isinstance(verdict, dict)}
     lines = ["verdicts    " + ", ".join(f"{name} {verdict['status']}" for name, verdict in named.items())]
-    lines += [f"    {name}: {safe(verdict['reason'])}" for name, verdict in named.items() if verdict["status"] not in ("PASS", "DISABLED")]
+    reasons: dict[str, list[str]] = {}
+    for name, verdict in named.items():
+        if verdict["status"] != "PASS":
+            reasons.setdefault(verdict["reason"], []).append(name)
+    lines += [f"    {', '.join(names)}: {safe(reason)}" for reason, names in reasons.items()]
     return [*lines, ""]
 
 
 def _rule(rule: dict[str, Any], *, whole: bool) -> list[str]:
     ran = rule["reason"] == "matched"
     mark = click.style("+", fg="green") if ran else click.style("-", dim=True)
-    told = f"{rule['name']}: {rule['why']}" if ran else click.style(f"{rule['name']}: {rule['reason']}: {rule['why']}", dim=True)
-    lines = [f"{mark} {safe_styled(told)}"]
+    told = safe(f"{rule['name']}: {rule['why']}") if ran else click.style(safe(f"{rule['name']}: {rule['reason']}: {rule['why']}"), dim=True)
+    lines = [f"{mark} {told}"]
     if ran:
         for action in rule["actions"]:
             lines += _action(action, whole=whole)
     return lines
-
-
-def safe_styled(text: str) -> str:
-    """`safe`, but the colours that we put on stay."""
-    return "".join(c if c.isprintable() or c == "\x1b" else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def _action(action: dict[str, Any], *, whole: bool) -> list[str]:
@@ -111,7 +110,8 @@ def _end(trace: dict[str, Any]) -> str:
     state = trace["state"]
     if state == "deferred":
         waits = f"waits for {trace['waits_for']}, tried again when it answers" if trace["waits_for"] else f"tried again at {trace['due']}"
-        return click.style("deferred", fg="yellow") + f": {safe(trace['error'])}; {waits}"
+        error = trace["error"].removeprefix(f"{trace['waits_for']}: ")
+        return click.style("deferred", fg="yellow") + f": {safe(error)}; {waits}; at once: inbound queue retry {trace['id']}"
     if state == "dead":
         return click.style("dead", fg="red") + f": {safe(trace['error'])}; to try again: inbound queue retry {trace['id']}"
     if state == "done":

@@ -134,7 +134,8 @@ def send(recipients: tuple[str, ...], sender: str, subject: str, eml: Path | Non
             click.echo(json.dumps({"reply": str(error)}))
         fail(f"{smtp} answered: {error}", 1)
     except (OSError, smtplib.SMTPException) as error:
-        fail(f"no SMTP server answers at {smtp} ({error}); start one with 'inbound dev', or name it with --smtp HOST:PORT", 1)
+        why = (error.strerror if isinstance(error, OSError) else None) or error
+        fail(f"no SMTP server answers at {smtp} ({why}); start one with 'inbound dev', or name it with --smtp HOST:PORT", 1)
     route = ask(http, reply.split()[-1])
     if as_json:
         click.echo(json.dumps({"reply": reply, "refused": refused, "route": route}, indent=2))
