@@ -61,6 +61,8 @@ def domains(rule_set: RuleSet) -> list[str]:
 
 
 LOOKS = {"bucket": "s3:ListBucket", "topic": "sns:GetTopicAttributes", "key": "kms:DescribeKey"}
+UNKNOWN = "DNS does not answer:"
+NAMELESS = "INBOUND_HOSTNAME is the public name that MX records name"
 FORBIDDEN = ("403", "AccessDenied", "AuthorizationError")
 
 Check = Callable[[], Awaitable[str]]
@@ -130,10 +132,12 @@ def _smarthost(server: SmtpServer, hostname: str) -> Check:
 def _spf(resolver: Resolver, domain: str, hostname: str) -> Check:
     async def check() -> str:
         answer = await resolver.lookup(domain, "TXT")
+        if answer.failed:
+            raise Unwell(f"{UNKNOWN} {answer.outcome}")
         found = [text for text in answer.texts if text.lower().split(b" ")[0] == b"v=spf1"]
         if len(found) != 1:
-            why = str(answer.outcome) if answer.failed else f"{len(found)} SPF records, where there must be one"
-            raise Unwell(f'{why}; bounces from it are distrusted. Publish: {domain}. IN TXT "v=spf1 a:{hostname} ~all"')
+            wanted = f'{domain}. IN TXT "v=spf1 a:{hostname} ~all"'
+            raise Unwell(f"{len(found)} SPF records, where there must be one; bounces from it are distrusted. Publish: {wanted}")
         return found[0].decode("ascii", "backslashreplace")
 
     return check
@@ -143,8 +147,11 @@ def _mx(resolver: Resolver, domain: str, hostname: str) -> Check:
     async def check() -> str:
         answer = await resolver.lookup(domain, "MX")
         names = [name.rstrip(".").lower() for name in answer.values]
+        if answer.failed:
+            raise Unwell(f"{UNKNOWN} {answer.outcome}")
         if not names:
-            raise Unwell(f"{answer.outcome}; publish: {domain}. IN MX 10 {hostname}.")
+            wanted = f"publish: {domain}. IN MX 10 {hostname}." if "." in hostname else f"publish an MX record with the name of this host; {NAMELESS}"
+            raise Unwell(f"{answer.outcome}; {wanted}")
         if hostname.lower() not in names:
             raise Unwell(f"names {', '.join(names)}, not {hostname}; mail goes there")
         return f"names {hostname}"
@@ -157,9 +164,12 @@ def _address(resolver: Resolver, hostname: str) -> Check:
         answers = [await resolver.lookup(hostname, rdtype) for rdtype in ("A", "AAAA")]
         addresses = [value for answer in answers for value in answer.values]
         if not addresses:
-            raise Unwell(f"{answers[0].outcome}; INBOUND_HOSTNAME is the public name that MX records name")
+            failed = next((answer for answer in answers if answer.failed), None)
+            raise Unwell(f"{UNKNOWN} {failed.outcome}" if failed else f"{answers[0].outcome}; {NAMELESS}")
         for address in addresses:
             reverse = await resolver.lookup(_reverse(address), "PTR")
+            if reverse.failed:
+                raise Unwell(f"{address}: {UNKNOWN} {reverse.outcome}")
             if hostname.lower() not in (name.rstrip(".").lower() for name in reverse.values):
                 raise Unwell(f"{address} has no PTR record that says {hostname}; bounces from it are distrusted")
         return ", ".join(addresses)
@@ -168,6 +178,4 @@ def _address(resolver: Resolver, hostname: str) -> Check:
 
 
 def _reverse(address: str) -> str:
-
-
     return ipaddress.ip_address(address).reverse_pointer

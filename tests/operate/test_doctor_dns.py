@@ -21,11 +21,11 @@ mx.example.com. 300 IN A 192.0.2.1
 """
 
 
-async def told(zone: str) -> dict[str, tuple[bool, str]]:
+async def told(zone: str, hostname: str = "mx.example.com") -> dict[str, tuple[bool, str]]:
     with DnsServer(zone) as server:
         resolver, aws = Resolver([server.address]), Boto3()
         try:
-            findings = await examine(Settings(hostname="mx.example.com"), RULES, aws, resolver)
+            findings = await examine(Settings(hostname=hostname), RULES, aws, resolver)
         finally:
             await aws.close()
             await resolver.close()
@@ -50,3 +50,9 @@ async def test_records_that_are_wrong(gone: str, instead: str, what: str, said: 
     ok, detail = (await told(GOOD.replace(gone, instead)))[what]
     assert not ok
     assert said in detail
+
+
+async def test_no_record_with_a_name_that_is_not_public_is_advised() -> None:
+    found = await told("example.com. 300 IN A 192.0.2.1", hostname="laptop")
+    assert found["MX of example.com"][1].endswith("publish an MX record with the name of this host; INBOUND_HOSTNAME is the public name that "
+                                                  "MX records name")

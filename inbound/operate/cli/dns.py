@@ -33,12 +33,12 @@ def dns(domain: str, hostname: str | None, as_json: bool) -> None:
         certificate = settings.tls_cert.read_bytes() if settings.tls_cert else None
         found = records(domain, name, certificate=certificate, policy_id=time.strftime("%Y%m%d%H%M%S", time.gmtime()))
     except (OSError, ValueError) as error:
-        fail(f"INBOUND_TLS_CERT: {settings.tls_cert} can not be read as a PEM certificate: {error}")
+        fail(f"INBOUND_TLS_CERT: {settings.tls_cert} can not be read as a PEM certificate: {_why(error)}")
     if settings.dkim_key is not None:
         try:
             found.append(signing(settings.dkim_domain, settings.dkim_selector, settings.dkim_key.read_bytes()))
         except (OSError, ValueError) as error:
-            fail(f"INBOUND_DKIM_KEY: {settings.dkim_key} can not be read as a key to sign with: {error}")
+            fail(f"INBOUND_DKIM_KEY: {settings.dkim_key} can not be read as a key to sign with: {_why(error)}")
     if as_json:
         click.echo(json.dumps({"records": [asdict(r) for r in found], "mta_sts": mta_sts(name) if certificate else None}, indent=2))
         return
@@ -47,3 +47,7 @@ def dns(domain: str, hostname: str | None, as_json: bool) -> None:
     if certificate:
         click.echo(f"; at https://mta-sts.{domain}/.well-known/mta-sts.txt")
         click.echo("".join(f";   {line}\n" for line in mta_sts(name).splitlines()))
+
+
+def _why(error: OSError | ValueError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

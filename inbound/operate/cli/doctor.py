@@ -26,6 +26,7 @@ def doctor(file: Path, as_json: bool) -> None:
     smarthost's greeting and login, the DNS records, disk space. Run it with the environment of the service. Exits with 1 when anything is not well.
     """
     from inbound.operate.cli.loading import rules_of  # noqa: PLC0415  # --help need not pay for it
+    from inbound.operate.cli.route import safe  # noqa: PLC0415
 
     findings = asyncio.run(_examine(rules_of(file).rule_set))
     if as_json:
@@ -33,7 +34,7 @@ def doctor(file: Path, as_json: bool) -> None:
     else:
         for finding in findings:
             mark = click.style("ok  ", fg="green") if finding.ok else click.style("FAIL", fg="red")
-            click.echo(f"{mark}  {finding.what}: {finding.detail}")
+            click.echo(f"{mark}  {safe(finding.what)}: {safe(finding.detail)}")
     sys.exit(0 if all(finding.ok for finding in findings) else 1)
 
 
