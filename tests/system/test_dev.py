@@ -216,6 +216,15 @@ def test_many_messages_over_one_connection(dev: Dev) -> None:
     assert sent.stdout.splitlines()[1].startswith("20 messages in ")
 
 
+def test_many_messages_tell_which_recipients_are_refused(dev: Dev) -> None:
+    sent = run(dev.folder, "send", "--to", "support@example.com", "--to", "x@example.org", "--count", "3")
+    refused, last, _seconds = sent.stdout.splitlines()
+    assert (sent.returncode, refused[:22], last[:13]) == (0, "x@example.org: 550 5.1", "250 2.0.0 OK ")
+    nobody = run(dev.folder, "send", "--to", "x@example.org", "--count", "3")
+    assert nobody.returncode == 1
+    assert nobody.stderr.rstrip().endswith("(message 1 of 3)")
+
+
 def test_health_and_readiness(about: dict[str, str]) -> None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(f"http://{about['http']}/healthz") as answer:

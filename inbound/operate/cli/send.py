@@ -284,13 +284,21 @@ def many(smtp: Address, guise: Guise, sender: str, recipients: tuple[str, ...], 
     client = connect(smtp, guise)
     with client, click.progressbar(length=count, label="sending", file=sys.stderr) as bar:
         replies: list[str] = []
+        refused: dict[str, None] = {}  # each line once, though each message may bring it
         while len(replies) < count:
-            replies.append(transaction(client, sender, recipients, content)[0])
+            try:
+                reply, lines = transaction(client, sender, recipients, content)
+            except Refused as error:
+                raise Refused(f"{error} (message {len(replies) + 1} of {count})") from None
+            replies.append(reply)
+            refused.update(dict.fromkeys(lines))
             bar.update(1)
     seconds = time.monotonic() - started
     if as_json:
-        click.echo(json.dumps({"replies": replies, "seconds": round(seconds, 3)}))
+        click.echo(json.dumps({"replies": replies, "refused": list(refused), "seconds": round(seconds, 3)}))
     else:
+        for line in refused:
+            click.echo(line)
         click.echo(replies[-1])
         click.echo(f"{count} messages in {seconds:.1f} s ({count / seconds:.0f} a second)")
 
