@@ -87,9 +87,10 @@ class Sinks:
         """The breaker state of every sink used so far."""
         return {name: sink.breaker.circuit for name, sink in self._sinks.items()}
 
-    def is_left_alone(self, name: str) -> bool:
-        """Is the breaker open, or being probed?"""
-        return self.get(name).breaker.circuit is not Circuit.CLOSED
+    def is_letting_go(self, name: str) -> bool:
+        """Do messages that waited for the sink go to it now?"""
+        sink = self.get(name)
+        return sink.breaker.circuit is Circuit.CLOSED and sink.releaser is not None and not sink.releaser.done()
 
     def is_down(self, name: str) -> bool:
         """Did the sink fail just now? Not known of one that is being probed, or is about to be."""
@@ -147,13 +148,13 @@ class Sinks:
         sink.breaker.last_error = "was failing before the restart"
         self._probe(sink)
 
-    def waits(self, name: str) -> None:
-        """A message now waits in the spool for this sink: it goes when the sink answers, or has room for it."""
+    def waits(self, name: str, *, failed: bool) -> None:
+        """A message now waits in the spool for this sink, because its call `failed` or was not made. It goes when the sink answers, or has room."""
         sink = self.get(name)
-        if sink.breaker.circuit is Circuit.CLOSED:
-            self._let_go(sink)
-        else:
+        if sink.breaker.circuit is not Circuit.CLOSED:
             self._probe(sink)
+        elif not failed:
+            self._let_go(sink)
 
     async def stop(self) -> None:
         """End all probing, and let nothing go any more."""

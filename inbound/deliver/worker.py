@@ -200,8 +200,8 @@ class Worker:
             self._log.exception(Event.WORKER_FAILED, id=entry.id, error=repr(error))
             update = self._later(entry, f"internal error: {error!r}", record=record)
         await self._commit(entry, update, record, lazy=update.state is State.DONE)
-        if update.state is State.DEFERRED and update.sink:
-            self.sinks.waits(update.sink)
+        if update.sink:
+            self.sinks.waits(update.sink, failed=update.attempts is not None)
         self._tell(entry, update, record)
 
     async def _walk(self, entry: Entry, record: Record) -> Update:
@@ -249,7 +249,7 @@ class Worker:
             return self._parked(entry, waits.scanner, SinkBusy(), record)
         if isinstance(cause, ScannerDown) and not cause.asked:
             return self._parked(entry, waits.scanner, cause, record)
-        return self._later(entry, f"{waits.scanner}: {waits.cause}", sink=self._if_left_alone(waits.scanner), record=record)
+        return self._later(entry, f"{waits.scanner}: {waits.cause}", sink=self._awaited(waits.scanner), record=record)
 
     async def _open(self, work: Work, entry: Entry) -> None:
         if not work.is_open:
@@ -352,11 +352,11 @@ class Worker:
     def _failed(self, entry: Entry, error: SinkFailure, sink: str, record: Record) -> Update:
         if isinstance(error, MessageRefused):
             return Update(steps=record.take(), state=State.DEAD, finished=self._clock(), error=str(error), sink="")
-        return self._later(entry, f"{sink}: {error}", sink=self._if_left_alone(sink) if isinstance(error, SinkDown) else "", record=record)
+        return self._later(entry, f"{sink}: {error}", sink=self._awaited(sink) if isinstance(error, SinkDown) else "", record=record)
 
-    def _if_left_alone(self, sink: str) -> str:
-        """What the message waits for: the sink, where its recovery lets the message go; else only its time."""
-        return sink if self.sinks.is_left_alone(sink) else ""
+    def _awaited(self, sink: str) -> str:
+        """The sink that failed, whose recovery lets the message go. One that takes others meanwhile is not waited for, only the time is."""
+        return "" if self.sinks.is_letting_go(sink) else sink
 
     def _parked(self, entry: Entry, sink: str, error: Exception, record: Record) -> Update:
         """The call was not made: no attempt is counted; the sink's recovery or its room lets the message go.

@@ -71,6 +71,23 @@ async def test_a_function_is_never_invoked_again_by_the_client(aws: Boto3, sink:
     assert len(sink.keys) == 1
 
 
+@pytest.mark.parametrize(("answer", "reason"), [
+    ((204, {}, ""), "as (S3|Lambda) does|as AWS does|ResponseParserError"), ((200, {}, "<html></html>"), "as S3 does|as AWS does"),
+    ((301, {"Location": "http://127.0.0.1:1/"}, ""), "as AWS does|301|ResponseParserError"),
+])
+async def test_an_endpoint_that_is_something_else_takes_no_mail(
+    aws: Boto3, sink: Sink, answer: tuple[int, dict[str, str], str], reason: str,
+) -> None:
+    sink.always = answer
+    calls = [aws.put_object("mail", "key", BODY), aws.publish(TOPIC, "s", "m")]
+    if answer[2] != "<html></html>":  # what a function answers is the worker's to judge
+        calls.append(aws.invoke(FUNCTION, "{}", wait=True))
+    for call in calls:
+        with pytest.raises(SinkDown, match=reason) as caught:
+            await call
+        assert "\n" not in str(caught.value)
+
+
 async def test_an_endpoint_that_is_not_there_is_down() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: refused

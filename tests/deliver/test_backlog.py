@@ -136,12 +136,35 @@ async def test_when_a_sink_answers_again_its_backlog_goes_at_the_pace_it_takes()
         bench.aws.put_object = leisurely  # type: ignore[method-assign]
         bench.aws.down.clear()
         bench.ticks += 5.0
-        bench.now += 60
         before = len(bench.spool.journal)
         await bench.worker.start()
         await bench.aws.until(lambda: len(bench.aws.objects) == 1000)
         await bench.worker.idle()
         assert len(bench.spool.journal) - before < 2 * 1000 + 200
+
+
+async def test_a_message_that_fails_while_its_sink_takes_others_waits_for_its_time() -> None:
+    async with Bench(rule("a", S3)) as bench:
+        answers = asyncio.Event()
+        bench.aws.faults["s3:mail"] = [answers] * CONCURRENT_CALLS
+        await bench.worker.start()
+        messages = [await bench.send(work=False) for _ in range(300)]
+        await in_hand(bench, CONCURRENT_CALLS + QUEUE_LIMIT)
+        put, attempts = bench.aws.put_object, 0
+
+        async def picky(bucket: str, key: str, *arguments: Any, **more: Any) -> None:
+            nonlocal attempts
+            await asyncio.sleep(0)
+            attempts += key in messages[20:24]
+            if key in messages[20:24]:
+                raise SinkDown("AccessDenied")
+            await put(bucket, key, *arguments, **more)
+
+        bench.aws.put_object = picky  # type: ignore[method-assign]
+        answers.set()
+        await bench.aws.until(lambda: len(bench.aws.objects) == 296)
+        await bench.worker.idle()
+        assert attempts == 4
 
 
 @pytest.mark.parametrize("count", [10, 60])
