@@ -20,7 +20,7 @@ class Sink:
     """`objects[bucket/key]` holds what was put, `puts` counts, `published` and `invoked` keep bodies, `metadata` that of objects.
 
     `fails` is a status that every call gets, with `code` as its error code. `keys` lists the access key of every call. `answers` holds
-    (status, headers, body) for a function's name. `lives` is how many seconds an assumed role's credentials last. No
+    (status, headers, body) for a function's name, `always` the same for every call. `lives` is how many seconds a role's credentials last. No
     call is answered before `hang` is set, if there is one.
     """
 
@@ -34,6 +34,7 @@ class Sink:
         self.keys: list[str] = []
         self.metadata: dict[str, dict[str, str]] = {}
         self.answers: dict[str, tuple[int, dict[str, str], str]] = {}
+        self.always: tuple[int, dict[str, str], str] | None = None
         self.assumed = 0
         self.lives = 3600.0
         self.hang: asyncio.Event | None = None
@@ -71,7 +72,11 @@ class Sink:
             async with self.changed:
                 self.changed.notify_all()
             await self.hang.wait()
-        answer = self._failure(request) if self.fails else self._keep(request, path, body)
+        if self.always:
+            status, headers, text = self.always
+            answer = web.Response(status=status, headers=headers, text=text)
+        else:
+            answer = self._failure(request) if self.fails else self._keep(request, path, body)
         async with self.changed:
             self.changed.notify_all()
         return answer

@@ -111,8 +111,10 @@ class Boto3:
     async def put_object(self, bucket: str, key: str, body: Body, *, metadata: Mapping[str, str] | None = None, role: str | None = None) -> None:
         def put() -> None:
             with body.open() as reader:
-                self._client("s3", self._access.region, role=role).put_object(
+                answer = self._client("s3", self._access.region, role=role).put_object(
                     Bucket=bucket, Key=key, Body=reader, ContentLength=body.size, Metadata=dict(metadata or {}))
+            if not answer.get("ETag"):
+                raise SinkDown("the endpoint does not answer as S3 does (PutObject without ETag)")
 
         await self._call(put)
 
@@ -136,6 +138,8 @@ class Boto3:
             client = self._client("lambda", _region(function_arn), single=True)
             answer = client.invoke(FunctionName=function_arn, InvocationType="RequestResponse" if wait else "Event", Payload=event.encode())
             payload: bytes = answer["Payload"].read()
+            if answer["StatusCode"] not in ((200,) if wait else (200, 202)):
+                raise SinkDown(f"the endpoint does not answer as Lambda does ({answer['StatusCode']} to Invoke)")
             if answer.get("FunctionError"):
                 raise MessageFailed(f"the function failed ({answer['FunctionError']}): {_function_error(payload)}")
             return Answer(int(answer["StatusCode"]), payload)
@@ -244,4 +248,6 @@ def _failure(error: Exception) -> SinkDown | MessageRefused:
         if code in _TOO_LARGE or too_long or response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 413:
             return MessageRefused(f"{code}: {text}")
         return SinkDown(f"{code}: {text}" if code else str(error))
-    return SinkDown(f"{type(error).__name__}: {error}")
+    if isinstance(error, KeyError | RecursionError):  # boto3 met something that it takes for an answer
+        return SinkDown("the endpoint does not answer as AWS does")
+    return SinkDown(" ".join(f"{type(error).__name__}: {error}".split()))
