@@ -10,8 +10,6 @@ import os
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-MESSAGE_ID_LENGTH = 40
-
 
 def new_message_id() -> str:
     """25 random bytes as 40 characters of lower-case base32hex: SES's own form of message id."""

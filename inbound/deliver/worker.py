@@ -112,10 +112,6 @@ class Worker:
         if len(self._tasks) <= IN_HAND - FROM_SPOOL:
             self._freed.set()
 
-    def wake(self) -> None:
-        """Look for due entries now."""
-        self._wake.set()
-
     async def start(self) -> None:
         """Begin with what waits: due entries at once, and one message to each sink that was down."""
         for name in await self._spool.waiting():

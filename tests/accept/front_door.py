@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import structlog
+from journal import Journal
 from smtp_client import Client
 
 from inbound.accept import reply
@@ -19,7 +19,7 @@ from inbound.accept.policy import Limits, Trust
 from inbound.accept.reply import Reply
 from inbound.accept.spool import Draft
 from inbound.accept.spool.memory import MemorySpool
-from inbound.log import Event, Log
+from inbound.log import Event
 
 HOSTNAME = "mx.test"
 KNOWN = frozenset({"support@example.com", "sales@example.com", "postmaster@example.com", '"john doe"@example.com', "a.b+c@example.com",
@@ -95,28 +95,6 @@ class SpoolIntake:
     def discarded(self) -> set[str]:
         """The ids whose drafts were discarded before they were put."""
         return {message_id for operation, message_id in self.spool.journal if operation == "discard"}
-
-
-class Journal:
-    """A logger, and what it was told: one dict an event."""
-
-    def __init__(self) -> None:
-        self.events: list[dict[str, Any]] = []
-        self.log: Log = structlog.wrap_logger(structlog.PrintLogger(), processors=[self._keep], cache_logger_on_first_use=False,
-                                              wrapper_class=structlog.make_filtering_bound_logger(20))
-
-    def _keep(self, _logger: Any, level: str, event: Any) -> Any:
-        self.events.append({**event, "level": level})
-        raise structlog.DropEvent
-
-    def of(self, event: Event) -> list[dict[str, Any]]:
-        """The events of one name."""
-        return [found for found in self.events if found["event"] == event]
-
-    @property
-    def refusals(self) -> list[str]:
-        """The replies of all refusals, in order."""
-        return [found["reply"] for found in self.of(Event.SESSION_REFUSED)]
 
 
 async def until(condition: Callable[[], Any]) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import trustme
 from certificates import client_context, issue, server_context
-from front_door import HOSTNAME, Door, Journal, Offer, front_door, until
+from front_door import HOSTNAME, Door, Offer, front_door, until
+from journal import Journal
 from smtp_client import Client, Gone
 
 from inbound.accept import listener, reply

@@ -16,7 +16,8 @@ import trustme
 from certificates import authority, issue
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from front_door import Journal, until
+from front_door import until
+from journal import Journal
 
 from inbound.accept import tls
 from inbound.accept.tls import DAY, SOON, Certificate, CertificateError

@@ -76,7 +76,7 @@ async def test_a_backlog_past_its_time_is_given_up_when_the_sink_still_fails() -
         await bench.worker.start()
         while await bench.spool.next_due():
             bench.now += 60
-            bench.worker.wake()
+            bench.worker._wake.set()
             await asyncio.sleep(0)
         await bench.worker.idle()
         assert {await bench.state(message) for message in messages} == {State.DEAD}

@@ -345,6 +345,13 @@ async def test_a_child_that_ends_at_once_says_why(tmp_path: Path, monkeypatch: p
     assert str(failure.value) == f"the local AWS ended: no state for you (its log: {tmp_path}/aws/ministack.log)"
 
 
+async def test_the_last_words_of_a_child_that_said_a_whole_event_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_aws, "CHILD", write(tmp_path / "child.py", "print('{' + 'x' * 5000)"))
+    with pytest.raises(LocalAwsError) as failure:
+        await LocalAws(folder=tmp_path / "aws", port=0).start()
+    assert str(failure.value) == f"the local AWS ended: {{{'x' * 199}… (its log: {tmp_path}/aws/ministack.log)"
+
+
 async def test_nothing_at_the_endpoint_is_said() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import email
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
+from journal import Journal
 from process import converse
 from smarthost import smarthost
 
@@ -73,25 +72,15 @@ def to(*names: str) -> list[bytes]:
 class Running:
     """A service, what it logged, and its AWS."""
 
-    def __init__(self, service: Service, aws: MemoryAws, events: list[dict[str, Any]], heard: asyncio.Event) -> None:
+    def __init__(self, service: Service, aws: MemoryAws, journal: Journal) -> None:
         self.service = service
         self.aws = aws
-        self.events = events
-        self._heard = heard
+        self.events = journal.events
+        self.until = journal.until
 
     async def said(self, *commands: bytes) -> list[str]:
         """The replies to these commands after EHLO."""
         return (await converse(self.service.addresses[0].port, EHLO, *commands))[2:]
-
-    async def until(self, event: Event, holds: Callable[[dict[str, Any]], bool] = lambda _: True) -> dict[str, Any]:
-        """The first such event, waited for."""
-        async with asyncio.timeout(30):
-            while True:
-                found = next((e for e in self.events if e["event"] is event and holds(e)), None)
-                if found is not None:
-                    return found
-                self._heard.clear()
-                await self._heard.wait()
 
     async def detail(self, message_id: str) -> list[dict[str, Any]]:
         """What the steps of a message did, once it is done."""
@@ -104,23 +93,14 @@ class Running:
 @asynccontextmanager
 async def running(folder: Path, port: int, rules: str = RULES, *, server: SmtpServer | None = None, **told: Any) -> AsyncIterator[Running]:
     (folder / "rules.yaml").write_text(rules)
-    events: list[dict[str, Any]] = []
-    heard = asyncio.Event()
-
-    def keep(_logger: Any, _level: str, event: Any) -> Any:
-        events.append(event)
-        heard.set()
-        raise structlog.DropEvent
-
-    log: Any = structlog.wrap_logger(structlog.PrintLogger(), processors=[keep], cache_logger_on_first_use=False,
-                                     wrapper_class=structlog.make_filtering_bound_logger(20))
+    journal = Journal()
     found = settings.read(rules=folder / "rules.yaml", data=folder / "data", listen=(SmtpAddress("127.0.0.1", 0),), hostname="mx.test",
                           smarthost=server or SmtpServer("127.0.0.1", port, "off"), retry_min=0.02, retry_max=0.1, **told)
     aws = MemoryAws()
-    service = Service(found, log, aws=aws, trial=Trial())
+    service = Service(found, journal.log, aws=aws, trial=Trial())
     await service.start()
     try:
-        yield Running(service, aws, events, heard)
+        yield Running(service, aws, journal)
     finally:
         await service.stop()
 

@@ -7,7 +7,7 @@ import json
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pytest
 import structlog
 import trustme
 from dns_server import DnsServer, Fault
+from journal import Journal
 from process import clean_environment, connected, reply
 
 from inbound import settings
@@ -56,11 +57,11 @@ LETTER = ("MAIL FROM:<alice@sender.example>", "RCPT TO:<u@example.com>")
 class Network:
     """A running service and what came out of it."""
 
-    def __init__(self, service: Service, aws: MemoryAws, events: list[dict[str, Any]], heard: asyncio.Event) -> None:
+    def __init__(self, service: Service, aws: MemoryAws, journal: Journal) -> None:
         self.service = service
         self.aws = aws
-        self.events = events
-        self._heard = heard
+        self.events = journal.events
+        self.until = journal.until
 
     @property
     def port(self) -> int:
@@ -93,37 +94,18 @@ class Network:
         await self.until(Event.MESSAGE_DONE, lambda event: event["id"] == message_id)
         return message_id
 
-    async def until(self, name: Event, holds: Callable[[dict[str, Any]], bool] = lambda _: True) -> dict[str, Any]:
-        """The first such event, waited for."""
-        async with asyncio.timeout(30):
-            while True:
-                for event in self.events:
-                    if event["event"] is name and holds(event):
-                        return event
-                self._heard.clear()
-                await self._heard.wait()
-
 
 @asynccontextmanager
 async def running(folder: Path, rules: str = LAX, *, production: bool = True, **told: Any) -> AsyncIterator[Network]:
     """A service with these settings, on the twin of AWS."""
     (folder / "rules.yaml").write_text(rules)
-    events: list[dict[str, Any]] = []
-    heard = asyncio.Event()
-
-    def keep(_logger: Any, _level: str, event: Any) -> Any:
-        events.append(event)
-        heard.set()
-        raise structlog.DropEvent
-
-    log: Any = structlog.wrap_logger(structlog.PrintLogger(), processors=[keep], cache_logger_on_first_use=False,
-                                     wrapper_class=structlog.make_filtering_bound_logger(20))
+    journal = Journal()
     found = settings.read(**{"rules": folder / "rules.yaml", "data": folder / "data", "listen": (HERE,), "hostname": "mx.test"} | told)
     aws = MemoryAws()
-    service = Service(found, log, aws=aws, production=production, trial=None if "dns" in told else Trial())
+    service = Service(found, journal.log, aws=aws, production=production, trial=None if "dns" in told else Trial())
     await service.start()
     try:
-        yield Network(service, aws, events, heard)
+        yield Network(service, aws, journal)
     finally:
         await service.stop()
 
@@ -233,7 +215,8 @@ async def test_a_new_certificate_is_used_and_a_bad_one_is_not(authority: trustme
     other = trustme.CA()
     async with running(tmp_path, listen=(HERE._replace(tls=True),), **certificate(tmp_path, authority)) as network:
         await network.said("NOOP", tls=trusting(authority))
-        (tmp_path / "cert.pem").write_text("-----BEGIN")
+        (tmp_path / "new.pem").write_text("-----BEGIN")
+        (tmp_path / "new.pem").rename(tmp_path / "cert.pem")  # at once: what is half written is refused for another reason
         rejected = await network.until(Event.TLS_REJECTED)
         assert rejected["error"].startswith(f"INBOUND_TLS_CERT: {tmp_path / 'cert.pem'} is not ")
         await network.said("NOOP", tls=trusting(authority))
@@ -254,11 +237,11 @@ async def test_a_socket_of_systemd_with_tls(authority: trustme.CA, tmp_path: Pat
     (tmp_path / "rules.yaml").write_text(LAX)
     (sock,) = listener.bind("127.0.0.1", 0)
     found = settings.read(rules=tmp_path / "rules.yaml", data=tmp_path / "data", **certificate(tmp_path, authority))
-    log: Any = structlog.wrap_logger(structlog.PrintLogger(), processors=[lambda *_: (_ for _ in ()).throw(structlog.DropEvent)])
-    service = Service(found, log, aws=MemoryAws(), inherited={"smtps": [sock]}, trial=Trial())
+    journal, aws = Journal(), MemoryAws()
+    service = Service(found, journal.log, aws=aws, inherited={"smtps": [sock]}, trial=Trial())
     await service.start()
     try:
-        network = Network(service, MemoryAws(), [], asyncio.Event())
+        network = Network(service, aws, journal)
         assert (await network.said("NOOP", tls=trusting(authority)))[-1] == "250 2.0.0 OK"
     finally:
         await service.stop()

@@ -28,6 +28,7 @@ _START_LIMIT = 60.0
 _STOP_LIMIT = 8.0
 _LOCK_LIMIT = 10.0
 _POLL = 0.03
+_WORDS = 200  # characters of the log that an error quotes
 _STATE_LIMIT = 32_000_000
 
 
@@ -206,4 +207,5 @@ class LocalAws:
     def _last_words(self) -> str:
         lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+        last = last if len(last) <= _WORDS else f"{last[:_WORDS]}…"
         return f"the local AWS ended: {last} (its log: {self.log})"
