@@ -20,7 +20,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "inbound"
 
 OUTSIDE = {
+    "accept/connection.py": "one client connection",
     "accept/listener.py": "SMTP sessions",
+    "accept/session.py": "an SMTP session",
     "accept/tls.py": "the certificate's files",
     "accept/spool/blobs.py": "content in files",
     "accept/spool/commits.py": "the thread that owns the database",

@@ -14,7 +14,7 @@ import pytest
 from front_door import Door, front_door, until
 from smtp_client import Client, Gone
 
-from inbound.accept import listener, reply
+from inbound.accept import connection, listener, reply, session
 from inbound.accept.listener import bind
 
 MB = 1024 * 1024
@@ -77,12 +77,12 @@ async def test_commands_without_end_whose_replies_nobody_reads_end_the_session()
         assert tracemalloc.get_traced_memory()[1] < 4 * MB
         assert door.journal.refusals == [str(reply.TOO_MANY_ERRORS)]
         # the system throws away what is unsent when it closes a connection with unread octets: the last replies may be missing
-        assert (await client.rest()).count(str(reply.OK)) <= listener.JUNK_LIMIT
+        assert (await client.rest()).count(str(reply.OK)) <= session.JUNK_LIMIT
     tracemalloc.stop()
 
 
 async def test_replies_that_fill_every_buffer_are_waited_for_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "LINGER", 0.1)
+    monkeypatch.setattr(connection, "LINGER", 0.1)
     tracemalloc.start()
     async with front_door(send_buffer=4096, command_timeout=0.5, recipients=10**6) as door:
         client = await door.connect(receive_buffer=2048)
@@ -115,7 +115,7 @@ async def test_an_endless_command_line_is_cut_off() -> None:
 async def test_a_long_command_line_that_ends_is_refused_once() -> None:
     async with front_door() as door:
         client = await door.greeted()
-        await client.send(b"x" * (listener.SKIP_LIMIT // 2) + b"\r\nNOOP\r\n")
+        await client.send(b"x" * (connection.SKIP_LIMIT // 2) + b"\r\nNOOP\r\n")
         assert [await client.reply(), await client.reply()] == [str(reply.LINE_TOO_LONG), str(reply.OK)]
 
 

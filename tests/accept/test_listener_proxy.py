@@ -12,7 +12,7 @@ from front_door import HOSTNAME, Door, front_door, until
 from smtp_client import Client
 from test_proxy import BAD, SIGNATURE, version_2
 
-from inbound.accept import listener, policy, reply
+from inbound.accept import policy, reply, session
 from inbound.accept.envelope import Peer
 from inbound.accept.policy import Trust
 from inbound.log import Event
@@ -98,7 +98,7 @@ async def test_without_a_good_header_a_load_balancers_connection_is_refused(octe
 
 
 async def test_a_header_is_waited_for_no_longer_than_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "PROXY_SECONDS", 0.2)
+    monkeypatch.setattr(session, "PROXY_SECONDS", 0.2)
     async with front_door(trust=BALANCER) as door:
         silent, slow = await door.connect(), await proxied(door, VERSION_1[:-1])
         assert [await client.rest() for client in (silent, slow)] == [f"{reply.PROXY_EXPECTED}\r\n"] * 2
@@ -106,7 +106,7 @@ async def test_a_header_is_waited_for_no_longer_than_its_time(monkeypatch: pytes
 
 
 async def test_the_time_for_a_header_is_that_of_the_specification() -> None:
-    assert listener.PROXY_SECONDS == 3
+    assert session.PROXY_SECONDS == 3
 
 
 async def test_a_connection_that_ends_before_its_header_is_nothing_to_tell() -> None:

@@ -12,7 +12,7 @@ import trustme
 from front_door import Door, front_door, until
 from smtp_client import Client, Gone
 
-from inbound.accept import listener, reply, tls
+from inbound.accept import connection, reply, tls
 from inbound.log import Event
 
 EHLO = "250-mx.test\n250-PIPELINING\n250-SIZE 41943040\n250-8BITMIME\n250 ENHANCEDSTATUSCODES"
@@ -276,7 +276,7 @@ async def test_f6_a_reset_in_tls_leaves_nothing_behind(commands: list[str], serv
 
 async def test_f6_a_client_that_does_not_close_tls_is_not_waited_for(server: ssl.SSLContext, client_context: ssl.SSLContext,
                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "LINGER", 0.1)
+    monkeypatch.setattr(connection, "LINGER", 0.1)
     async with front_door(tls=server) as door:
         client = await over_tls(door, client_context)
         assert await client.say("QUIT") == str(reply.BYE)
@@ -286,7 +286,7 @@ async def test_f6_a_client_that_does_not_close_tls_is_not_waited_for(server: ssl
 async def test_f6_an_endless_command_line_in_tls_is_cut_off(server: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
     async with front_door(tls=server) as door:
         client = await over_tls(door, client_context)
-        await client.send(b"x" * 2 * listener.SKIP_LIMIT)
+        await client.send(b"x" * 2 * connection.SKIP_LIMIT)
         assert await client.rest() == f"{reply.ENDLESS}\r\n"
         client.close()
         await door.empty()
@@ -309,7 +309,7 @@ async def test_f6_a_drain_says_421_in_tls(server: ssl.SSLContext, client_context
 
 async def test_f6_a_drain_does_not_wait_for_a_client_that_does_not_close_tls(server: ssl.SSLContext, client_context: ssl.SSLContext,
                                                                               monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "LINGER", 60.0)
+    monkeypatch.setattr(connection, "LINGER", 60.0)
     async with front_door(tls=server) as door:
         await over_tls(door, client_context, "EHLO a", "MAIL FROM:<>")
         await over_tls(door, client_context, "EHLO a")

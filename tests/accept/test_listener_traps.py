@@ -19,7 +19,7 @@ from front_door import Door, front_door, until
 from smtp_client import Client
 
 from inbound import log
-from inbound.accept import listener, policy, reply
+from inbound.accept import connection, listener, policy, reception, reply, session
 from inbound.accept.spool import SpoolError, SpoolFull
 from inbound.accept.spool.memory import Fault
 from inbound.log import Event
@@ -236,7 +236,7 @@ async def test_f3_a_sender_who_keeps_writing_is_served_beyond_the_command_timeou
 
 
 async def test_f3_a_drip_in_data_is_too_slow_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "RATE_GRACE", 0.05)
+    monkeypatch.setattr(reception, "RATE_GRACE", 0.05)
     async with front_door(min_data_rate=10_000) as door:
         client = await door.in_data()
         await client.send(b"x")
@@ -248,7 +248,7 @@ async def test_f3_a_drip_in_data_is_too_slow_after_a_while(monkeypatch: pytest.M
 
 
 async def test_f3_a_fast_sender_is_not_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "RATE_GRACE", 0.0)
+    monkeypatch.setattr(reception, "RATE_GRACE", 0.0)
     async with front_door(min_data_rate=1) as door:
         client = await door.in_data()
         await client.drip(b"a\r\nb\r\n.\r\n")
@@ -256,7 +256,7 @@ async def test_f3_a_fast_sender_is_not_too_slow(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_f3_a_message_that_has_come_whole_is_never_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "RATE_GRACE", 0.0)
+    monkeypatch.setattr(reception, "RATE_GRACE", 0.0)
     async with front_door(min_data_rate=10**9) as door:
         client = await door.in_data()
         await client.send(b"a\r\n.\r\n")
@@ -265,7 +265,7 @@ async def test_f3_a_message_that_has_come_whole_is_never_too_slow(monkeypatch: p
 
 def test_f3_nobody_is_too_slow_within_three_minutes() -> None:
     """RFC 5321 section 4.5.3.2.5: a client that says nothing at all has three minutes, one that says little must not have fewer."""
-    assert listener.RATE_GRACE >= 180
+    assert reception.RATE_GRACE >= 180
 
 
 # --- F4: a half-close after the final dot, or a lost connection, cancelled the commit ---
@@ -387,7 +387,7 @@ async def test_f8_errors_of_known_verbs_end_the_session() -> None:
 
 async def test_f8_recipients_that_are_too_many_end_the_session_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
     """An honest sender with twice as many recipients as we take must come through; one with no end of them must not."""
-    monkeypatch.setattr(listener, "OVERSHOOT", 5)
+    monkeypatch.setattr(session, "OVERSHOOT", 5)
     async with front_door(recipients=2) as door:
         client = await door.greeted("HELO client.example", TRANSACTION[0])
         assert await client.said(*[TRANSACTION[1]] * 7) == [str(reply.RCPT_OK)] * 2 + [str(reply.TOO_MANY_RECIPIENTS)] * 5
@@ -412,11 +412,11 @@ async def test_f8_temporary_refusals_without_end_end_the_session() -> None:
         client = await door.greeted("HELO client.example")
         await client.send(b"MAIL FROM:<>\r\n" * 500)
         assert (await client.rest()).splitlines()[-2:] == [str(reply.SPOOL_FULL), str(reply.TOO_MANY_ERRORS)]
-        assert len(door.journal.events) <= listener.JUNK_LIMIT + 2
+        assert len(door.journal.events) <= session.JUNK_LIMIT + 2
 
 
 async def test_f8_internal_errors_without_end_end_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with front_door(failures=listener.JUNK_LIMIT) as door:
+    async with front_door(failures=session.JUNK_LIMIT) as door:
         client = await door.greeted("HELO client.example", TRANSACTION[0])
         monkeypatch.setattr(policy, "recipient", lambda *_, **__: 1 / 0)
         await client.send(b"RCPT TO:<support@example.com>\r\n" * 500)
@@ -616,7 +616,7 @@ def test_the_private_attributes_still_exist() -> None:
         return smtp
 
     smtp = asyncio.run(instance())
-    assert [name for name in listener.PRIVATE if not hasattr(smtp, name)] == []
+    assert [name for name in connection.PRIVATE if not hasattr(smtp, name)] == []
     loop = asyncio.new_event_loop()
     assert isinstance(asyncio.StreamReader(loop=loop)._buffer, bytearray)  # type: ignore[attr-defined]
     loop.close()
@@ -624,14 +624,17 @@ def test_the_private_attributes_still_exist() -> None:
 
 def test_private_lists_exactly_what_the_listener_uses() -> None:
     """What it overrides, and what it touches without having defined it."""
-    tree = ast.parse(inspect.getsource(listener))
-    own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
-    (listener_class,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Listener")
-    own |= {node.attr for node in ast.walk(listener_class) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
-    touched = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and is_private(node.attr)}
-    overridden = {name for name in vars(listener.Session) if is_private(name) and hasattr(aiosmtpd.smtp.SMTP, name)}
-    assert set(listener.PRIVATE) == (touched - own) | overridden
-    assert len(listener.PRIVATE) == len(set(listener.PRIVATE))
+    trees = {module: ast.parse(inspect.getsource(module)) for module in (connection, session, reception, listener)}
+    nodes = [node for tree in trees.values() for node in ast.walk(tree)]
+    own = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    for module, name in ((listener, "Listener"), (reception, "Reception")):
+        (owner,) = (node for node in trees[module].body if isinstance(node, ast.ClassDef) and node.name == name)
+        own |= {node.attr for node in ast.walk(owner) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
+    touched = {node.attr for node in nodes if isinstance(node, ast.Attribute) and is_private(node.attr)}
+    subclasses = {**vars(connection.Connection), **vars(session.Session)}
+    overridden = {name for name in subclasses if is_private(name) and hasattr(aiosmtpd.smtp.SMTP, name)}
+    assert set(connection.PRIVATE) == (touched - own) | overridden
+    assert len(connection.PRIVATE) == len(set(connection.PRIVATE))
 
 
 def is_private(name: str) -> bool:

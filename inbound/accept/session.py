@@ -1,0 +1,408 @@
+"""An SMTP session: every command, from the greeting to QUIT, between our policy, replies and spool and one client connection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from inbound.accept import address, policy, proxy, reply, xclient
+from inbound.accept.connection import Closed, Connection
+from inbound.accept.envelope import Envelope, Peer, Tls, new_message_id
+from inbound.accept.policy import Pinned
+from inbound.accept.reception import Reception
+from inbound.accept.reply import Refusal, Reply, ReplyError, TemporaryFailure
+from inbound.accept.spool import Draft
+
+if TYPE_CHECKING:
+    from inbound.accept.listener import Listener
+
+JUNK_LIMIT = 100  # commands that bring no message nearer, between two messages
+OVERSHOOT = 1000  # recipients refused in one transaction, before the session ends: a sender of twice what we take comes through
+PROXY_SECONDS = 3.0  # for a PROXY header to arrive
+_HTTP_VERBS = frozenset((b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT", b"DELETE", b"PATCH"))
+
+
+@dataclass(slots=True)
+class Transaction:
+    """What MAIL and RCPT have said so far, under the revision pinned at MAIL."""
+
+    pinned: Pinned
+    reverse_path: str
+    parameters: dict[str, str]
+    body: str
+    smtputf8: bool
+    forward_paths: list[str] = field(default_factory=list)
+    refused: int = 0
+
+
+class Session(Connection):
+    """One client, from greeting to QUIT."""
+
+    peer: Peer  # the client, as policy, logs and envelopes see it
+    origin: Peer  # who connected, or whom the PROXY header named; XCLIENT may have made `peer` another
+    naming: asyncio.Task[str] | None  # the search for the client's reverse name
+    transaction: Transaction | None
+    errors: int  # refusals so far
+    junk: int  # commands since the last message that brought none nearer
+    rank: tuple[int, int]  # how many sessions there were with this one when it began: of all clients, of this one
+    connected_at: float  # seconds since the epoch
+    draining: bool
+
+    def begin(self, listener: Listener, *, secure: bool) -> Self:
+        """A new session made from this template."""
+        session = super().begin(listener, secure=secure)
+        session.transaction = session.naming = None
+        session.errors = session.junk = 0
+        session.rank = (0, 0)
+        session.connected_at = time.time()
+        session.draining = False
+        return session
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        first = self.transport is None
+        super().connection_made(transport)
+        if first:
+            self.peer = self.origin = self._client(transport)
+            self.listener.enter(self)
+        elif self.peer is not self.origin:
+            self.listener.become(self, self.origin)  # RFC 3207 §4.2: XCLIENT came in clear
+            self._search_name()
+
+    def _client(self, transport: asyncio.BaseTransport) -> Peer:
+        name = transport.get_extra_info("peername")
+        if not isinstance(name, tuple):
+            return Peer("0.0.0.0")  # noqa: S104  # a peer that was gone before it could be asked
+        return Peer(policy.client_address(name[0]), name[1])
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Nothing can be read or written any more."""
+        super().connection_lost(error)
+        self.listener.leave(self)
+
+    def handshake_failed(self, cause: BaseException | None) -> None:
+        """Log a handshake that came to nothing."""
+        self.listener.handshake_failed(self, cause)
+
+    def _set_rset_state(self) -> None:
+        self.transaction = None
+
+    def drain(self) -> None:
+        """Shut down: say 421 now when idle, else after the transaction."""
+        self.draining = True
+        if self.transaction is None and self.transport is not None and not self.closing:
+            self.send(reply.SHUTTING_DOWN)
+            self.close()
+
+    async def _handle_client(self) -> None:
+        try:
+            await self._arrive()
+            if self._greet():
+                while not self.closing:
+                    await self._command()
+                    await self._with_client(self._writer.drain())
+                    if self.draining:
+                        self.drain()
+        except Closed:
+            pass
+        except Exception as error:
+            trouble = self.listener.trouble(self, "connect", error)
+            with contextlib.suppress(Exception):
+                self.send(trouble.reply)
+        finally:
+            self.close()
+            if self.naming is not None:
+                self.naming.cancel()
+
+    async def _arrive(self) -> None:
+        """What is due before the greeting: a PROXY header, then TLS. Raises Closed."""
+        if policy.is_in(self.origin.address, self.listener.trust.proxies):
+            self.origin = await self._proxied()
+            self.listener.become(self, self.origin)
+        if self.secure:
+            await self._start_tls()
+
+    async def _proxied(self) -> Peer:
+        """The client that the PROXY header names. Raises Closed."""
+        octets = b""
+        try:
+            async with asyncio.timeout(PROXY_SECONDS):
+                while (header := proxy.header(octets)) is None:
+                    chunk = await self._with_client(self._reader.read(proxy.V2_LIMIT))
+                    if not chunk:
+                        raise Closed
+                    octets += chunk
+        except (TimeoutError, proxy.NotProxy) as error:
+            self.refuse(reply.PROXY_EXPECTED, "connect", error=str(error) or f"no PROXY header in {PROXY_SECONDS:g} s")
+            raise Closed from None
+        self.unread(octets[header.length :])
+        return self.origin if header.client is None else Peer(policy.client_address(header.client[0]), header.client[1])
+
+    def _greet(self) -> bool:
+        refusal = self.listener.judge(self)
+        if refusal is not None:
+            self.refuse(refusal, "connect")
+            return False
+        self._search_name()
+        self.send(Reply(220, "", f"{self.hostname} ESMTP"))
+        return True
+
+    def _search_name(self) -> None:
+        """Begin to look for the client's reverse name, unless a front end told it."""
+        if self.naming is not None:
+            self.naming.cancel()
+        self.naming = None if self.peer.reverse_name else self.listener.name_of(self.peer.address)
+
+    async def _named(self) -> Peer:
+        """The client with its reverse name, as far as that can be found in its time."""
+        if self.naming is not None:
+            await asyncio.wait((self.naming,))
+            self.peer = replace(self.peer, reverse_name=self.naming.result())
+            self.naming = None
+        return self.peer
+
+    # --- commands ---
+
+    async def _command(self) -> None:
+        """Read one command and answer it. An internal error is 451 4.3.0, and the session goes on (F2)."""
+        self._reset_timeout()
+        verb = b""
+        try:
+            line = await self.line()
+            verb, _, argument = line.partition(b" ")
+            verb = verb.upper()
+            command = self.COMMANDS.get(verb)
+            if command is None:
+                raise Refusal(self._unknown(verb))
+            await command(self, argument)
+        except ReplyError as error:
+            self.refuse(error.reply, verb)
+        except Closed:
+            raise
+        except Exception as error:
+            self.refuse(self.listener.trouble(self, _printable(verb), error).reply, verb)
+
+    def _unknown(self, verb: bytes) -> Reply:
+        if verb in _HTTP_VERBS:
+            return reply.HTTP
+        if verb == b"PROXY":
+            return reply.PROXY
+        return reply.UNKNOWN_COMMAND if verb.isalnum() else reply.BAD_COMMAND
+
+    def refuse(self, answer: Reply, command: str | bytes, **facts: Any) -> None:
+        """Answer with a refusal, log it, and end a session that has had too many."""
+        if self.transport is None or self.closing:
+            return
+        self.send(answer)
+        verb = command if isinstance(command, str) else _printable(command)
+        self.listener.refused(self, answer, verb, facts)
+        if answer.code == 421 or verb == "connect":
+            self.close()
+            return
+        if answer in (reply.HTTP, reply.PROXY):
+            self.errors = self.listener.limits.errors  # the 421 that follows it ends a session of another protocol
+        if not answer.is_temporary:
+            self.errors += 1
+        elif verb != "RCPT" or answer is reply.INTERNAL:  # refused recipients have OVERSHOOT
+            self.junk += 1
+        if self.errors > self.listener.limits.errors or self.junk > JUNK_LIMIT:
+            self.refuse(reply.TOO_MANY_ERRORS, verb)
+
+    def _wasted(self) -> None:
+        """Count a command that brings no message nearer."""
+        self.junk += 1
+        if self.junk > JUNK_LIMIT:
+            raise Refusal(reply.TOO_MANY_ERRORS)
+
+    async def _ehlo(self, argument: bytes) -> None:
+        """RFC 5321 §4.1.1.1."""
+        self._hello(argument, extended=True)
+        offers = [self.hostname, "PIPELINING", f"SIZE {self.listener.limits.message_size}", "8BITMIME", "ENHANCEDSTATUSCODES"]
+        if self.listener.tls is not None and self.listener.tls.works and self.session.ssl is None:
+            offers.append("STARTTLS")
+        if self.listener.smtputf8:
+            offers.append("SMTPUTF8")
+        if self._is_front_end():
+            offers.append(xclient.OFFER)
+        last = len(offers) - 1
+        self._writer.write("".join(f"250{' ' if i == last else '-'}{offer}\r\n" for i, offer in enumerate(offers)).encode("ascii"))
+
+    async def _helo(self, argument: bytes) -> None:
+        """RFC 5321 §4.1.1.1."""
+        self._hello(argument, extended=False)
+        self.send(Reply(250, "", self.hostname))
+
+    def _hello(self, argument: bytes, *, extended: bool) -> None:
+        name = address.helo_name(argument, utf8=self.listener.smtputf8)
+        if name is None:
+            raise Refusal(reply.NEED_NAME)
+        self._wasted()
+        self._set_rset_state()
+        self.session.host_name = name
+        self.session.extended_smtp = extended
+
+    async def _mail(self, argument: bytes) -> None:
+        """RFC 5321 §4.1.1.2. The rule set revision is pinned here."""
+        if not self.session.host_name:
+            raise Refusal(reply.NEED_HELO)
+        if self.transaction is not None:
+            raise Refusal(reply.NESTED_MAIL)
+        if self.draining:
+            raise ReplyError(reply.SHUTTING_DOWN)
+        reverse_path, parameters = address.reverse_path(argument, utf8=self.listener.smtputf8)
+        body = policy.mail_parameters(parameters, self.listener.limits, esmtp=self.session.extended_smtp, smtputf8=self.listener.smtputf8)
+        smtputf8 = "SMTPUTF8" in parameters
+        if not smtputf8 and not reverse_path.isascii():
+            raise Refusal(reply.NOT_ASCII)
+        not_ready = self.listener.intake.ready()
+        if not_ready is not None:
+            raise ReplyError(not_ready)
+        pinned = self.listener.intake.pin()
+        policy.declared_size(parameters, pinned, tls=self.session.ssl is not None)
+        self.transaction = Transaction(pinned, reverse_path, parameters, body, smtputf8)
+        self.send(reply.MAIL_OK)
+
+    async def _rcpt(self, argument: bytes) -> None:
+        """RFC 5321 §4.1.1.3. Only what the rules name is accepted; there is no relaying."""
+        transaction = self.transaction
+        if transaction is None:
+            raise Refusal(reply.NEED_MAIL)
+        forward_path, parameters = address.forward_path(argument, utf8=transaction.smtputf8)
+        if parameters:
+            raise Refusal(reply.UNKNOWN_PARAMETER)
+        try:
+            accepted = policy.recipient(forward_path, transaction.pinned, self.listener.limits, accepted=len(transaction.forward_paths),
+                                        tls=self.session.ssl is not None)
+        except ReplyError as error:
+            transaction.refused += 1
+            if transaction.refused > OVERSHOOT:
+                raise Refusal(reply.TOO_MANY_ERRORS) from None
+            self.refuse(error.reply, "RCPT", sender=transaction.reverse_path, recipient=forward_path)
+            return
+        transaction.forward_paths.append(accepted)
+        self.send(reply.RCPT_OK)
+
+    async def _data(self, argument: bytes) -> None:
+        """RFC 5321 §4.1.1.4. 250 only when envelope and content are on disk."""
+        transaction = self.transaction
+        if transaction is None:
+            raise Refusal(reply.NEED_MAIL)
+        if argument.strip():
+            raise Refusal(reply.BAD_ARGUMENT)
+        if not transaction.forward_paths:
+            raise Refusal(reply.NO_RECIPIENTS if transaction.refused else reply.NEED_RCPT)
+        message_id = new_message_id()
+        draft = self.listener.intake.draft(message_id)
+        self.send(reply.START_DATA)
+        try:
+            await self._with_client(self._writer.drain())
+            await Reception(self, draft).until_dot()
+            await self._accept(transaction, message_id, draft)
+        except (Closed, asyncio.CancelledError):
+            await draft.discard()
+            raise
+        except Exception as error:
+            size = draft.size
+            await draft.discard()
+            refusal = error if isinstance(error, ReplyError) else self.listener.trouble(self, "DATA", error)
+            self.refuse(refusal.reply, "DATA", sender=transaction.reverse_path, recipients=transaction.forward_paths, size=size)
+        finally:
+            self._set_rset_state()
+
+    async def _accept(self, transaction: Transaction, message_id: str, draft: Draft) -> None:
+        envelope = Envelope(
+            message_id=message_id, peer=await self._named(), helo=self.session.host_name, reverse_path=transaction.reverse_path,
+            forward_paths=tuple(transaction.forward_paths), received_at=time.time(), connected_at=self.connected_at,
+            revision=transaction.pinned.revision, esmtp=self.session.extended_smtp, tls=self._tls(), body=transaction.body,
+            smtputf8=transaction.smtputf8, parameters=tuple(f"{k}={v}" if v else k for k, v in transaction.parameters.items()),
+        )
+        self.deadline = self.loop.time() + self.listener.limits.command_timeout
+        await self.listener.intake.accept(envelope, draft)
+        self.junk = 0
+        if self.transport is not None:
+            self.send(reply.accepted(message_id))
+
+    def _tls(self) -> Tls | None:
+        if self.session.ssl is None:
+            return None
+        tls: ssl.SSLObject = self.session.ssl["ssl_object"]
+        return Tls(version=tls.version() or "", cipher=(tls.cipher() or ("",))[0])
+
+    async def _rset(self, argument: bytes) -> None:
+        """RFC 5321 §4.1.1.5."""
+        if argument.strip():
+            raise Refusal(reply.BAD_ARGUMENT)
+        self._wasted()
+        self._set_rset_state()
+        self.send(reply.OK)
+
+    async def _noop(self, _argument: bytes) -> None:
+        """RFC 5321 §4.1.1.9."""
+        self._wasted()
+        self.send(reply.OK)
+
+    async def _vrfy(self, argument: bytes) -> None:
+        """RFC 5321 §4.1.1.6: never tells who exists."""
+        if not argument.strip():
+            raise Refusal(reply.BAD_ARGUMENT)
+        self._wasted()
+        self.send(reply.VRFY)
+
+    async def _help(self, _argument: bytes) -> None:
+        """RFC 5321 §4.1.1.8."""
+        self._wasted()
+        self.send(reply.HELP)
+
+    async def _quit(self, _argument: bytes) -> None:
+        """RFC 5321 §4.1.1.10."""
+        self.send(reply.BYE)
+        self.close()
+
+    async def _not_offered(self, _argument: bytes) -> None:
+        """Known, and not offered."""
+        raise Refusal(reply.NOT_IMPLEMENTED)
+
+    def _is_front_end(self) -> bool:
+        return policy.is_in(self.origin.address, self.listener.trust.front_ends)
+
+    async def _xclient(self, argument: bytes) -> None:
+        """XCLIENT_README: a front end speaks for another client, and the session begins anew with the greeting."""
+        if self.transaction is not None:
+            raise Refusal(reply.NESTED_MAIL)
+        if not self._is_front_end():
+            raise Refusal(reply.NOT_TRUSTED)
+        said = xclient.attributes(argument)
+        self._wasted()
+        ip, port, name = self.peer.address, self.peer.port, self.peer.reverse_name
+        if said.address is not None:
+            ip, port, name = policy.client_address(said.address), 0, ""
+        self.listener.become(self, Peer(ip, port if said.port is None else said.port, name if said.name is None else said.name))
+        self.session.host_name, self.session.extended_smtp = said.helo, bool(said.extended)
+        self._greet()
+
+    async def _starttls(self, argument: bytes) -> None:
+        """RFC 3207."""
+        if argument.strip():
+            raise Refusal(reply.BAD_ARGUMENT)
+        if self.session.ssl is not None:
+            raise Refusal(reply.TLS_ALREADY)
+        if self.listener.tls is None:
+            raise Refusal(reply.NOT_IMPLEMENTED)
+        if not self.listener.tls.works:
+            raise TemporaryFailure(reply.TLS_UNAVAILABLE)
+        await self._start_tls()
+
+    COMMANDS: ClassVar[dict[bytes, Callable[[Session, bytes], Any]]] = {
+        b"EHLO": _ehlo, b"HELO": _helo, b"MAIL": _mail, b"RCPT": _rcpt, b"DATA": _data, b"RSET": _rset,
+        b"NOOP": _noop, b"VRFY": _vrfy, b"HELP": _help, b"QUIT": _quit, b"EXPN": _not_offered, b"TURN": _not_offered,
+        b"ETRN": _not_offered, b"AUTH": _not_offered, b"BDAT": _not_offered, b"STARTTLS": _starttls,
+        b"XCLIENT": _xclient,
+    }
+
+
+def _printable(verb: bytes) -> str:
+    return verb[:40].decode("ascii", "backslashreplace")
