@@ -117,6 +117,26 @@ class Update:
     clear_steps: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How full the spool is. `oldest` is the earliest `since` of what waits, in seconds since the epoch, None when nothing does.
+
+    Of what is DEFERRED or ACTIVE, it leaves out what waits for nothing but its own next attempt: one message that fails for reasons of its
+    own is no outage. `octets` is about what the messages, kept ones and dead letters included, take where they are stored.
+    """
+
+    oldest: float | None
+    octets: int
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """The DEFERRED entries that wait for one sink: how many, and when the oldest was received, in seconds since the epoch."""
+
+    messages: int
+    oldest: float
+
+
 class Content(Protocol):
     """The stored octets of one message, exactly as they came after dot-unstuffing."""
 
@@ -237,6 +257,18 @@ class Spool(Protocol):
 
     async def waiting(self) -> dict[str, int]:
         """How many DEFERRED entries wait for each sink; entries that wait for none are not counted."""
+        ...
+
+    async def backlog(self) -> dict[str, Backlog]:
+        """What waits for each sink, as `waiting` counts it."""
+        ...
+
+    async def load(self) -> Load:
+        """How full the spool is. Cheap enough to be asked every second."""
+        ...
+
+    async def probe(self) -> None:
+        """Write something and forget it, to see whether messages could be kept. Raises SpoolError, SpoolFull."""
         ...
 
     async def release(self, sink: str, now: float, limit: int) -> int:

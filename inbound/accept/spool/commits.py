@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
@@ -21,6 +22,8 @@ LAZY_SECONDS = 0.05
 BATCH_LIMIT = 500  # operations in one transaction
 
 Committed = Callable[[Any, bool], None]
+Measured = Callable[[int, float], None]
+"""Told, in the event loop, of each transaction that wrote: how many operations shared it, and the seconds that it took."""
 
 
 class _Request:
@@ -51,8 +54,9 @@ class _Request:
 class GroupCommit:
     """The thread that owns the database, and the operations on their way to it. Made, and used, in a running event loop."""
 
-    def __init__(self, transactions: Transactions) -> None:
+    def __init__(self, transactions: Transactions, measured: Measured) -> None:
         self._transactions = transactions
+        self._measured = measured
         self._loop = asyncio.get_running_loop()
         self._requests: deque[_Request] = deque()
         self._wake: SimpleQueue[None] = SimpleQueue()
@@ -136,8 +140,16 @@ class GroupCommit:
             waiting = self._take()
             for start in range(0, len(waiting), BATCH_LIMIT):
                 batch = waiting[start : start + BATCH_LIMIT]
+                before, began = self._transactions.count, time.perf_counter()
                 outcomes = self._transactions.run([request.operation for request in batch])
-                self._tell(_settle_all, batch, outcomes)
+                seconds = time.perf_counter() - began if self._transactions.count > before else None
+                self._tell(self._settle, batch, outcomes, seconds)
+
+    def _settle(self, batch: Sequence[_Request], outcomes: Sequence[Any], seconds: float | None) -> None:
+        if seconds is not None:
+            self._measured(len(batch), seconds)
+        for request, outcome in zip(batch, outcomes, strict=True):
+            request.settle(outcome)
 
     def _take(self) -> list[_Request]:
         waiting: list[_Request] = []
@@ -158,8 +170,3 @@ def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:
         future.set_exception(error)
     else:
         future.set_result(None)
-
-
-def _settle_all(batch: Sequence[_Request], outcomes: Sequence[Any]) -> None:
-    for request, outcome in zip(batch, outcomes, strict=True):
-        request.settle(outcome)

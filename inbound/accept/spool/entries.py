@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from inbound.accept.envelope import Envelope
-from inbound.accept.spool import Entry, Query, State, Update
+from inbound.accept.spool import Backlog, Entry, Load, Query, State, Update
 from inbound.accept.spool.database import Connection
 from inbound.accept.spool.rows import (
     ENTRY_COLUMNS,
@@ -243,6 +243,42 @@ def waiting(connection: Connection) -> dict[str, int]:
     return dict(
         connection.execute("SELECT sink, count(*) FROM entry INDEXED BY entry_sink WHERE state = 'deferred' AND sink <> '' GROUP BY sink").fetchall()
     )
+
+
+def backlog(connection: Connection) -> dict[str, Backlog]:
+    """What waits for each sink."""
+    rows = connection.execute(
+        "SELECT sink, count(*), min(received) FROM entry INDEXED BY entry_sink WHERE state = 'deferred' AND sink <> '' GROUP BY sink"
+    )
+    return {sink: Backlog(count, oldest) for sink, count, oldest in rows}
+
+
+def load(connection: Connection) -> Load:
+    """How full the spool is: pages in use, and blob files."""
+    found = [since for state in (State.DEFERRED, State.ACTIVE) if (since := _earliest(connection, state)) is not None]
+    (pages, free, size), (blobs,) = (
+        [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")],
+        connection.execute("SELECT coalesce(sum(size), 0) FROM entry INDEXED BY entry_blob WHERE content = 'blob'").fetchone(),
+    )
+    return Load(min(found, default=None), (pages - free) * size + blobs)
+
+
+def _earliest(connection: Connection, state: State) -> float | None:
+    """The earliest `since` of what waits in this state. It never lies before the receipt, so the walk in that order ends early."""
+    earliest: float | None = None
+    for received, since in connection.execute(
+        "SELECT received, since FROM entry INDEXED BY entry_state WHERE state = ? AND (sink <> '' OR attempts = 0) ORDER BY received", (state.value,)
+    ):
+        if earliest is not None and received >= earliest:
+            break
+        earliest = since if earliest is None else min(earliest, since)
+    return earliest
+
+
+def probe(connection: Connection) -> None:
+    """Write a row and take it out again: the page is written all the same."""
+    connection.execute("INSERT OR REPLACE INTO revision (digest, text) VALUES ('', '')")
+    connection.execute("DELETE FROM revision WHERE digest = ''")
 
 
 def next_due(connection: Connection) -> float | None:

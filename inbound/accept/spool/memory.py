@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
 from inbound.accept.envelope import Envelope
-from inbound.accept.spool import Content, Draft, Entry, Query, SpoolError, State, Update
+from inbound.accept.spool import Backlog, Content, Draft, Entry, Load, Query, SpoolError, State, Update
 from inbound.accept.spool.checks import check_message_id, check_put, check_update
 from inbound.accept.spool.content import MemoryContent
 
@@ -210,6 +210,22 @@ class MemorySpool:
     async def waiting(self) -> dict[str, int]:
         self._check_open()
         return dict(Counter(entry.sink for entry in self._in_order() if entry.state is State.DEFERRED and entry.sink))
+
+    async def backlog(self) -> dict[str, Backlog]:
+        self._check_open()
+        held_up = [entry for entry in self._in_order() if entry.state is State.DEFERRED and entry.sink]
+        counts = Counter(entry.sink for entry in held_up)
+        oldest = {entry.sink: entry.envelope.received_at for entry in reversed(held_up)}
+        return {sink: Backlog(count, oldest[sink]) for sink, count in counts.items()}
+
+    async def load(self) -> Load:
+        self._check_open()
+        waiting = [e.since for e in self._in_order() if e.state in (State.DEFERRED, State.ACTIVE) and (e.sink or not e.attempts)]
+        return Load(min(waiting, default=None), sum(map(len, self._store.contents.values())))
+
+    async def probe(self) -> None:
+        self._commit()
+        self.faults.strike("put")
 
     async def release(self, sink: str, now: float, limit: int) -> int:
         self._commit()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from inbound.accept.envelope import Envelope
-from inbound.accept.spool import Content, Draft, Entry, Query, SpoolError, State, Update, entries
+from inbound.accept.spool import Backlog, Content, Draft, Entry, Load, Query, SpoolError, State, Update, entries
 from inbound.accept.spool.blobs import Blob
 from inbound.accept.spool.checks import check_put, check_update
 from inbound.accept.spool.commits import GroupCommit
@@ -24,6 +24,7 @@ from inbound.accept.spool.folder import SpoolFolder
 from inbound.accept.spool.leases import Leases
 from inbound.accept.spool.threads import FileThreads
 from inbound.accept.spool.transactions import Operation, Transactions
+from inbound.metrics import COMMIT_SIZE, COMMITS, Metrics
 
 T = TypeVar("T")
 
@@ -50,12 +51,14 @@ class SqliteSpool:
         blob_threshold: int = BLOB_THRESHOLD,
         memory: int = MEMORY,
         visitor: bool = False,
+        metrics: Metrics | None = None,
     ) -> None:
         self.recovered = 0  # leases of a dead owner that `start` gave back
         self._folder = SpoolFolder(folder)
         self._clock = clock
         self._blob_threshold = blob_threshold
         self._visitor = visitor
+        self._metrics = metrics or Metrics()
         self._transactions = Transactions(partial(self._folder.database.open, migrate=False))
         self._commits: GroupCommit | None = None
         self._threads = FileThreads()
@@ -75,9 +78,13 @@ class SqliteSpool:
         if self._commits:
             return
         threads = FileThreads()
-        commits = GroupCommit(self._transactions)
+        commits = GroupCommit(self._transactions, self._committed)
         await commits.start(self._open, partial(self._close, threads))
         self._threads, self._commits = threads, commits
+
+    def _committed(self, operations: int, seconds: float) -> None:
+        self._metrics.observe(COMMIT_SIZE, operations)
+        self._metrics.observe(COMMITS, seconds)
 
     def _open(self) -> Connection:
         if self._visitor:
@@ -208,6 +215,15 @@ class SqliteSpool:
 
     async def waiting(self) -> dict[str, int]:
         return await self._look(entries.waiting)
+
+    async def backlog(self) -> dict[str, Backlog]:
+        return await self._look(entries.backlog)
+
+    async def load(self) -> Load:
+        return await self._look(entries.load)
+
+    async def probe(self) -> None:
+        await self._write(entries.probe)
 
     async def release(self, sink: str, now: float, limit: int) -> int:
         return await self._write(partial(entries.release, sink=sink, now=now, limit=max(limit, 0)))
