@@ -46,6 +46,9 @@ class Event(StrEnum):
     SINK_UP = "sink.up"
     SPOOL_FAILED = "spool.failed"
     SPOOL_RECOVERED = "spool.recovered"
+    INTAKE_CLOSED = "intake.closed"
+    INTAKE_OPENED = "intake.opened"
+    ALERT_FAILED = "alert.failed"
     WORKER_FAILED = "worker.failed"
     DEV_AWS = "dev.aws"
 

@@ -29,20 +29,27 @@ from inbound.decide.rules import RuleSet
 from inbound.decide.session_bounce import Certain
 from inbound.decide.unsigned import unsigned
 from inbound.decide.watch import RuleBook
+from inbound.deliver.alerts import Alerts, Kind
 from inbound.deliver.aws import Access, Aws, Boto3
 from inbound.deliver.backscatter import Caps, Rate
 from inbound.deliver.bounces import Bounces, BounceTerms, Sign
+from inbound.deliver.channels import channels
 from inbound.deliver.intake import Rejection, SpoolIntake
+from inbound.deliver.pressure import Bounds, Pressure, reserve
 from inbound.deliver.retry import Schedule
 from inbound.deliver.smtp import Smarthost, SmtpSmarthost
+from inbound.deliver.standing import Standing
+from inbound.deliver.vigil import Vigil
 from inbound.deliver.work import Identity
 from inbound.deliver.worker import Terms, Worker
 from inbound.log import Event, Log
+from inbound.metrics import RELOADS, RULES_GOOD, Metrics
 from inbound.settings import Settings, SettingsError, SmtpAddress
 
 SWEEP = 60.0  # seconds between looks for traces whose time is over
 LISTENER_DRAIN = 15.0  # seconds that transactions have to finish at a stop
 WORKER_DRAIN = 10.0  # seconds that messages in hand have
+ALERTS_DRAIN = 2.0  # seconds that alerts have which were not told yet
 
 SCANNER_SETTINGS = MappingProxyType({"spam": "INBOUND_RSPAMD", "virus": "INBOUND_CLAMD"})
 SMTPS = "smtps"  # the name of inherited sockets where TLS begins with the connection
@@ -75,19 +82,30 @@ class Service:
         if SMTPS in inherited and settings.tls_cert is None:
             raise SettingsError("systemd passes a socket named smtps, which needs a certificate: set INBOUND_TLS_CERT and INBOUND_TLS_KEY")
         self.certificate = certificate(settings, log)
-        self.spool: Spool = SqliteSpool(settings.spool)
+        self.metrics = Metrics()
+        self.metrics.count(RELOADS, "rejected", by=0)  # an increase needs a beginning
+        self.spool: Spool = SqliteSpool(settings.spool, metrics=self.metrics)
         self.aws: Aws = aws or Boto3(access)
+        hook = settings.alert_hook.get_secret_value() if settings.alert_hook else None
+        self.alerts = Alerts(channels(self.aws, settings.alert_topic, hook), log, host=settings.hostname, metrics=self.metrics)
+        self.pressure = Pressure(self.spool, settings.data, bounds(settings), log, metrics=self.metrics, tell=self.alerts.tell)
         self.trial = trial
         self.assessor = assessor(settings, log, guard=self._scanner, trial=trial)
         self.bounces = bounces(settings, smarthost or _smarthost(settings))
         self.worker = Worker(self.spool, self.aws, terms(settings), log, assess=trial.assessor(self.assessor) if trial else self.assessor,
-                             bounces=self.bounces)
+                             bounces=self.bounces, metrics=self.metrics, tell=self.alerts.tell)
         self.rules = RuleBook(settings.rules, on_load=self._adopt, on_error=self._rejected, tls=self.certificate is not None or not production,
                               smarthost=self.bounces is not None)
-        self.intake = SpoolIntake(self.spool, self.worker, lambda: self.rules.current.rule_set, log, tls_works=self._tls_works,
-                                  rejection=Rejection(settings.reject, settings.reject_timeout), certain=certain(settings))
+        self.intake = SpoolIntake(self.spool, self.worker, lambda: self.rules.current.rule_set, log, pressure=self.pressure,
+                                  tls_works=self._tls_works, rejection=Rejection(settings.reject, settings.reject_timeout),
+                                  certain=certain(settings), metrics=self.metrics)
         self.listener = Listener(self.intake, log, hostname=settings.hostname, limits=limits(settings), trust=trust(settings, production=production),
-                                 tls=self.certificate, smtputf8=settings.smtputf8, reverse_name=self.assessor.reverse_name)
+                                 tls=self.certificate, smtputf8=settings.smtputf8, reverse_name=self.assessor.reverse_name,
+                                 metrics=self.metrics)
+        self.standing = Standing(self.spool, self.worker.sinks, self.pressure, self.metrics, is_serving=lambda: self.ready,
+                                 has_rules=lambda: self.rules.current.rule_set.name is not None, sessions=lambda: self.listener.sessions,
+                                 expires=self._expires, clock=time.time)
+        self.vigil = Vigil(self.spool, self.worker.sinks, self.alerts.tell, expires=self._expires)
         self.addresses: list[SmtpAddress] = []
         self.http = settings.http_listen
         self.ready = False
@@ -117,9 +135,11 @@ class Service:
         waiting = {str(state): count for state, count in counts.items() if count and state != "done"}
         if waiting:
             self.log.info(Event.SPOOL_RECOVERED, **waiting)
+        await self.pressure.look()
         await self.worker.start()
         await self.listener.open(sockets, secure)
-        self._tasks = [asyncio.create_task(self.rules.watch()), asyncio.create_task(self._sweep())]
+        watches = (self.rules.watch(), self._sweep(), self.pressure.watch(), self.vigil.watch(), self.alerts.run())
+        self._tasks = [asyncio.create_task(watch) for watch in watches]
         if self.certificate is not None:
             self._tasks.append(asyncio.create_task(self.certificate.watch()))
         self.ready = True
@@ -136,6 +156,7 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.worker.stop(WORKER_DRAIN)
+        await self.alerts.flush(ALERTS_DRAIN)
         await self.assessor.close()
         await self.aws.close()
         await self.spool.stop()
@@ -160,12 +181,17 @@ class Service:
     def _tls_works(self) -> bool:
         return self.certificate is not None and self.certificate.works
 
+    def _expires(self) -> float | None:
+        return None if self.certificate is None else self.certificate.ends
+
     async def _adopt(self, loaded: Loaded) -> None:
         """Before a revision takes effect: keep its text where a restart finds it, and let `inbound dev` create what it names."""
         rule_set = loaded.rule_set
         await self.spool.keep_revision(rule_set.revision, rule_set.text)
         await self._on_rules(rule_set)
         self.worker.know(rule_set)
+        self.metrics.count(RELOADS, "loaded")
+        self.metrics.put(RULES_GOOD, 1)
         self.log.info(Event.RULES_LOADED, file=str(self.settings.rules), rule_set=rule_set.name or "", rules=len(rule_set.rules),
                       revision=rule_set.revision)
         unsigned_bounces = unsigned(loaded, self.settings.dkim_domain) if self.production else ()
@@ -173,6 +199,9 @@ class Service:
             self.log.warning(Event.SERVICE_WARNING, warning=str(warning))
 
     async def _rejected(self, error: RulesError) -> None:
+        self.metrics.count(RELOADS, "rejected")
+        self.metrics.put(RULES_GOOD, 0)
+        self.alerts.tell(Kind.RULES_REJECTED, str(error).splitlines()[0])
         self.log.error(Event.RULES_REJECTED, file=str(self.settings.rules), errors=str(error).splitlines(),
                        kept=self.rules.current.rule_set.revision)
 
@@ -226,6 +255,12 @@ def limits(settings: Settings) -> Limits:
         command_timeout=settings.command_timeout, data_timeout=settings.data_timeout, min_data_rate=settings.min_data_rate,
         trusted=settings.trusted,
     )
+
+
+def bounds(settings: Settings) -> Bounds:
+    """From where on senders have to keep their mail."""
+    age = settings.retry_for / 2 if settings.spool_age is None else settings.spool_age
+    return Bounds(reserve(settings.max_message_size), settings.spool_max, age)
 
 
 def terms(settings: Settings) -> Terms:

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 _SUPERVISOR = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_SECRETS = frozenset(("smarthost",))  # settings whose value no error shows
+_SECRETS = frozenset(("smarthost", "alert_hook"))  # settings whose value no error shows
 _SIZES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
 
@@ -153,6 +153,30 @@ def _url(text: Any) -> Any:
     if match is None or not (match[1] or ":" in match[2]):
         raise ValueError(f"{text!r} is neither HOST:PORT nor a URL (127.0.0.1:11333, http://rspamd.internal:11333)")
     return f"{match[1] or 'http'}://{match[2]}{(match[3] or '').rstrip('/')}"
+
+
+def topic(text: Any) -> Any:
+    """The ARN of an SNS topic. Raises ValueError."""
+    if text is None or re.fullmatch(r"arn:[a-z-]+:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}", str(text).strip()):
+        return text and str(text).strip()
+    raise ValueError(f"{text!r} is not the ARN of an SNS topic (arn:aws:sns:us-east-1:123456789012:alerts)")
+
+
+def _hook(text: Any) -> Any:
+    """A URL that nothing shows. Raises ValueError, which never tells what the text holds."""
+    if not isinstance(text, str):
+        return text
+    if not re.fullmatch(r"https?://[!-~]+", text.strip()) or not _has_host(text.strip()):
+        raise ValueError("is not a URL that begins with https:// or http:// (https://hooks.example.com/inbound?token=…)")
+    return SecretStr(text.strip())
+
+
+def _has_host(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return bool(url.hostname) and url.port != 0
+    except ValueError:
+        return False
 
 
 def _refused(text: Any) -> Any:
@@ -290,7 +314,7 @@ class Settings(BaseSettings):
     rules: Path = Field(Path("rules.yaml"), description="the rule file, reloaded when it changes")
     data: Path = Field(Path("var"), description="the data folder; the spool lies in it")
     http_listen: Annotated[Address, NoDecode, BeforeValidator(address)] = Field(
-        Address("127.0.0.1", 8025), description="HTTP address: /healthz, /readyz, /messages/ID")
+        Address("127.0.0.1", 8025), description="HTTP address: /healthz, /readyz, /metrics, /messages/ID")
     tls_cert: Path | None = Field(None, description="certificate chain (PEM) for STARTTLS and smtps, read again when it changes")
     tls_key: Path | None = Field(None, description="its private key (PEM)")
     authserv_id: Annotated[str, AfterValidator(_authserv_id)] = Field(
@@ -347,6 +371,15 @@ class Settings(BaseSettings):
     retry_for: Duration = Field(4 * 3600.0, ge=1, description="how long a failing action is retried, then the message is a dead letter")
     retry_min: Duration = Field(60.0, gt=0, description="first wait before a retry")
     retry_max: Duration = Field(15 * 60.0, gt=0, description="longest wait before a retry")
+    spool_max: Size | None = Field(
+        None, ge=1, description="octets that the spool may take; beyond, MAIL gets 452 4.3.1; default: what the disk holds")
+    spool_age: Duration | None = Field(
+        None, ge=1, description="how long the oldest message may wait for a sink; beyond, MAIL gets 451 4.3.2, so that senders' queues carry the "
+        "outage; default: half of `INBOUND_RETRY_FOR`")
+    alert_topic: Annotated[str | None, BeforeValidator(topic)] = Field(
+        None, description="ARN of an SNS topic that alerts are published to")
+    alert_hook: Annotated[SecretStr | None, NoDecode, BeforeValidator(_hook)] = Field(
+        None, description="URL that gets alerts as JSON, by POST; nothing shows it")
     retain: Duration = Field(7 * 86400.0, ge=0, description="how long the trace of a finished message is kept")
     retain_content: Duration = Field(0.0, ge=0, description="how long the content of a finished message is kept (in `inbound dev` 7d)")
     log: Literal["", "text", "json"] = Field("", description="`text` or `json`; default: text on a terminal, else json")

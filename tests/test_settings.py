@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from inbound import settings
 from inbound.operate.cli import COMMANDS
@@ -61,6 +61,10 @@ FROM_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
     "retry_for": ("2d", 2 * 86400.0),
     "retry_min": ("1s", 1.0),
     "retry_max": ("20m", 1200.0),
+    "spool_max": ("10g", 10 * 1024**3),
+    "spool_age": ("1h", 3600.0),
+    "alert_topic": ("arn:aws:sns:us-east-1:123456789012:alerts", "arn:aws:sns:us-east-1:123456789012:alerts"),
+    "alert_hook": ("https://hooks.example.com/a?token=b", SecretStr("https://hooks.example.com/a?token=b")),
     "retain": ("0", 0.0),
     "retain_content": ("1h", 3600.0),
     "log": ("json", "json"),
@@ -121,6 +125,11 @@ WRONG = [
     ("retry_for", "9" * 10, "time"),
     ("retry_min", "0", "greater than 0"),
     ("retry_max", "nan", "time"),
+    ("spool_max", "0", "greater than or equal to 1"),
+    ("spool_max", "most", "size in octets"),
+    ("spool_age", "0", "greater than or equal to 1"),
+    ("alert_topic", "alerts", "the ARN of an SNS topic (arn:aws:sns:us-east-1:123456789012:alerts)"),
+    ("alert_topic", "arn:aws:sqs:us-east-1:123456789012:alerts", "the ARN of an SNS topic"),
     ("retain", "1w", "time"),
     ("retain_content", "", None),  # an empty variable is one that is not set
     ("log", "xml", "'text' or 'json'"),
@@ -244,6 +253,18 @@ def test_a_wrong_smarthost_is_one_line_that_does_not_tell_the_password(url: str,
     assert expected in line
     assert len(line.splitlines()) == 1
     assert not {"secret", "sec", "ret@"} & set(re.split(r"[^a-z@]", line))
+
+
+@pytest.mark.parametrize("url", ["hooks.example.com/geheim", "ftp://hooks.example.com/geheim", "https:///geheim", "https://hooks.example.com/ge heim",
+                                 "https://[::1/geheim", "https://hooks.example.com:0/geheim", "https://hooks.example.com:x/geheim"])
+def test_a_wrong_hook_is_one_line_that_does_not_tell_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INBOUND_ALERT_HOOK", url)
+    assert refused() == "INBOUND_ALERT_HOOK: is not a URL that begins with https:// or http:// (https://hooks.example.com/inbound?token=\u2026)"
+
+
+def test_nothing_shows_the_hook() -> None:
+    read = settings.read(alert_hook="https://hooks.example.com/geheim")
+    assert "geheim" not in f"{read!r}{read}{read.model_dump()}{read.model_dump_json()}"
 
 
 def test_waits_that_contradict_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from inbound.accept.reply import Reply, ReplyError
 from inbound.accept.session import Session
 from inbound.accept.spool import Draft, SpoolError, SpoolFull
 from inbound.log import Event, Log
+from inbound.metrics import CONNECTIONS, REFUSED, Metrics
 
 NAME_SECONDS = 2.0  # from the beginning of a session, for the client's reverse name to be found
 
@@ -60,7 +61,7 @@ class Listener:
     """All SMTP sessions of the process, on any number of addresses. `reverse_name` finds the name of an IP address; empty when there is none."""
 
     def __init__(self, intake: Intake, log: Log, *, hostname: str, limits: Limits, trust: Trust | None = None, tls: TlsOffer | None = None,
-                 smtputf8: bool = False, reverse_name: Callable[[str], Awaitable[str]] | None = None) -> None:
+                 smtputf8: bool = False, reverse_name: Callable[[str], Awaitable[str]] | None = None, metrics: Metrics | None = None) -> None:
         self.intake = intake
         self.log = log
         self.limits = limits
@@ -69,6 +70,7 @@ class Listener:
         self.tls = tls
         self.smtputf8 = smtputf8
         self._reverse_name = reverse_name
+        self._metrics = metrics or Metrics()
         self._template: Session | None = None
         self._servers: list[asyncio.Server] = []
         self._sessions: set[Session] = set()
@@ -106,11 +108,17 @@ class Listener:
             if session.transport is not None:
                 session.transport.abort()
 
+    @property
+    def sessions(self) -> int:
+        """How many sessions there are."""
+        return len(self._sessions)
+
     # --- what sessions tell ---
 
     def enter(self, session: Session) -> None:
         """A session began."""
         self._sessions.add(session)
+        self._metrics.count(CONNECTIONS)
         self._count(session)
 
     def leave(self, session: Session) -> None:
@@ -165,12 +173,14 @@ class Listener:
 
     def refused(self, session: Session, answer: Reply, command: str, facts: dict[str, Any]) -> None:
         """Log one refusal."""
+        self._metrics.count(REFUSED, answer.reason, str(answer.code))
         name = session.session.host_name if session.session else None
         self.log.info(Event.SESSION_REFUSED, client=session.peer.address, helo=name or "", command=command, reason=answer.reason,
                       reply=str(answer), **facts)
 
     def handshake_failed(self, session: Session, cause: BaseException | None) -> None:
         """Log a TLS handshake that came to nothing; there is nobody left to answer."""
+        self._metrics.count(REFUSED, "tls handshake", "")
         self.log.info(Event.SESSION_REFUSED, client=session.peer.address, helo=session.session.host_name or "",
                       command="connect" if session.secure else "STARTTLS", reason="tls handshake", reply="", error=str(cause or ""))
 

@@ -108,6 +108,11 @@ class Certificate:
         return self._clock() < self._pair.expires
 
     @property
+    def ends(self) -> float:
+        """When it expires, in seconds since the epoch."""
+        return self._pair.expires
+
+    @property
     def expires(self) -> str:
         """The day on which it does."""
         return datetime.fromtimestamp(self._pair.expires, UTC).date().isoformat()

@@ -19,8 +19,10 @@ from inbound.decide.rules import Bounce, RuleSet
 from inbound.decide.session_bounce import Certain
 from inbound.deliver.dsn import Failure
 from inbound.deliver.notification import SNS_CONTENT_LIMIT
+from inbound.deliver.pressure import Pressure
 from inbound.deliver.worker import Worker
 from inbound.log import Event, Log
+from inbound.metrics import RECEIVED, RECEIVED_SIZE, Metrics
 
 _ANSWERS = {
     Acceptance.ACCEPT: reply.RCPT_OK,
@@ -94,15 +96,18 @@ def _in_the_session(bounce: Bounce) -> Reply:
 class SpoolIntake:
     """Pins the current rule set, keeps messages in the spool, gives them to the worker."""
 
-    def __init__(self, spool: Spool, worker: Worker, rules: Callable[[], RuleSet], log: Log, *, tls_works: Callable[[], bool],
-                 rejection: Rejection = Rejection(), certain: Callable[[RuleSet], Certain] | None = None) -> None:
+    def __init__(self, spool: Spool, worker: Worker, rules: Callable[[], RuleSet], log: Log, *, pressure: Pressure,
+                 tls_works: Callable[[], bool], rejection: Rejection = Rejection(), certain: Callable[[RuleSet], Certain] | None = None,
+                 metrics: Metrics | None = None) -> None:
         self._spool = spool
         self._worker = worker
         self._rules = rules
         self._log = log
+        self._pressure = pressure
         self._tls_works = tls_works
         self._rejection = rejection
         self._certain = certain
+        self._metrics = metrics or Metrics()
         self._pinned: OrderedDict[str, PinnedRules] = OrderedDict()  # by revision: the latest ones, to which open transactions hold on
         self.draft: Callable[[str], Draft] = spool.draft
 
@@ -118,8 +123,8 @@ class SpoolIntake:
         return pinned
 
     def ready(self) -> Reply | None:
-        """Messages are always welcome here; a full disk shows in `accept`."""
-        return None
+        """Back-pressure, as the last look found it."""
+        return self._pressure.refusal
 
     async def accept(self, envelope: Envelope, draft: Draft) -> None:
         """Durable when this returns; the worker has it, from memory or, when that is short, from the spool.
@@ -130,7 +135,13 @@ class SpoolIntake:
         if pinned is not None and pinned.too_long(draft.size, envelope.forward_paths, tls=envelope.tls is not None):
             raise Refusal(reply.TOO_LARGE)
         assessment = await self._judged(envelope, draft) if self._rejection.verdicts else ""
-        entry = await self._spool.put(envelope, draft, held=self._worker.has_room, assessment=assessment)
+        try:
+            entry = await self._spool.put(envelope, draft, held=self._worker.has_room, assessment=assessment)
+        except SpoolError as error:
+            self._pressure.failed(error)
+            raise
+        self._metrics.count(RECEIVED)
+        self._metrics.observe(RECEIVED_SIZE, entry.size)
         self._log.info(Event.MESSAGE_RECEIVED, id=entry.id, client=envelope.peer.address, helo=envelope.helo, sender=envelope.reverse_path,
                        recipients=envelope.forward_paths, size=entry.size, revision=envelope.revision)
         if entry.state == "active":

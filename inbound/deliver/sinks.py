@@ -55,6 +55,7 @@ class Sink:
         self.name = name
         self.breaker = Breaker()
         self.slots = asyncio.Semaphore(CONCURRENT_CALLS)
+        self.down_since: float | None = None  # by the clock of the sinks; None while the breaker is closed
         self.calls = 0  # under way or waiting for a slot
         self.coming = 0  # messages let go from the spool whose calls are still to come
         self.moved = asyncio.Event()  # a call ended
@@ -86,6 +87,11 @@ class Sinks:
     def states(self) -> dict[str, Circuit]:
         """The breaker state of every sink used so far."""
         return {name: sink.breaker.circuit for name, sink in self._sinks.items()}
+
+    def down(self) -> dict[str, float]:
+        """How many seconds each sink has been left alone whose breaker is not closed."""
+        now = self._clock()
+        return {name: now - sink.down_since for name, sink in self._sinks.items() if sink.down_since is not None}
 
     def is_letting_go(self, name: str) -> bool:
         """Do messages that waited for the sink go to it now?"""
@@ -146,6 +152,7 @@ class Sinks:
         sink.breaker.circuit = Circuit.OPEN
         sink.breaker.probe_at = self._clock()
         sink.breaker.last_error = "was failing before the restart"
+        sink.down_since = self._clock()
         self._probe(sink)
 
     def waits(self, name: str, *, failed: bool) -> None:
@@ -200,12 +207,14 @@ class Sinks:
 
     def _succeeded(self, sink: Sink) -> None:
         if sink.breaker.succeeded():
+            sink.down_since = None
             self._log.info(Event.SINK_UP, sink=sink.name)
             self._let_go(sink)
         sink.settled.set()
 
     def _failed(self, sink: Sink, error: str, *, hung: bool) -> None:
         if sink.breaker.failed(self._clock(), error, certain=hung):
+            sink.down_since = self._clock()
             self._log.warning(Event.SINK_DOWN, sink=sink.name, error=error)
         if sink.breaker.circuit is Circuit.OPEN:
             self._probe(sink)

@@ -21,6 +21,7 @@ from inbound.decide.engine import Disposition, Flow, Mail, Step, StopScope, eval
 from inbound.decide.rules import RuleSet
 from inbound.deliver import actions
 from inbound.deliver.actions import Performed
+from inbound.deliver.alerts import Kind, Tell, untold
 from inbound.deliver.aws import Aws
 from inbound.deliver.bounces import Bounces
 from inbound.deliver.notification import SNS_MESSAGE_LIMIT, SNS_SUBJECT
@@ -29,6 +30,7 @@ from inbound.deliver.retry import Schedule
 from inbound.deliver.sinks import MessageRefused, SinkBusy, SinkClosed, SinkDown, SinkFailure, Sinks, set_within
 from inbound.deliver.work import Identity, Work
 from inbound.log import Event, Log
+from inbound.metrics import BOUNCES, DEAD, DEFERRED, DONE, DONE_SECONDS, STEP_SECONDS, STEPS, VERDICTS, Metrics
 
 
 class Assess(Protocol):
@@ -42,6 +44,7 @@ class Assess(Protocol):
         ...
 
 
+_COUNTED = {Outcome.DONE: "success", Outcome.FAILED: "failure", Outcome.FINAL: "refused"}
 ACTION = "action"
 TOPIC = "topic"
 IN_HAND = 512  # messages worked at once
@@ -71,13 +74,16 @@ class Worker:
     """Works entries: those just accepted, from memory, and those that come due."""
 
     def __init__(self, spool: Spool, aws: Aws, terms: Terms, log: Log, *, assess: Assess | None = None, clock: Callable[[], float] = time.time,
-                 monotonic: Callable[[], float] = time.monotonic, bounces: Bounces | None = None) -> None:
+                 monotonic: Callable[[], float] = time.monotonic, bounces: Bounces | None = None, metrics: Metrics | None = None,
+                 tell: Tell = untold) -> None:
         self._spool = spool
         self._ports = Ports(aws, bounces)
         self._terms = terms
         self._assess = assess
         self._log = log
         self._clock = clock
+        self._metrics = metrics or Metrics()
+        self._tell_operator = tell
         self.sinks = Sinks(self._release, log, clock=monotonic)
         self._rule_sets: dict[str, RuleSet] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -222,7 +228,12 @@ class Worker:
         if self._assess is None:
             return Assessment()
         wanted = scan or scan_wanted(await self._rule_set(envelope.revision), self._mail(envelope))
-        return await self._assess(envelope, content, scan=wanted)
+        return self._counted(await self._assess(envelope, content, scan=wanted))
+
+    def _counted(self, found: Assessment) -> Assessment:
+        for name, verdict in found.verdicts().items():
+            self._metrics.count(VERDICTS, name, verdict.status)
+        return found
 
     async def _judge(self, work: Work, entry: Entry, record: Record, *, scan: bool) -> None:
         """Form the verdicts; they are recorded with the first step. Raises StepStopped when the message waits for a scanner."""
@@ -235,7 +246,7 @@ class Worker:
         except Unscanned as waits:
             record.assessment = waits.assessment.to_json()
             raise StepStopped(self._unscanned(entry, waits, record)) from waits
-        work.judged(found)
+        work.judged(self._counted(found))
         record.assessment = found.to_json()
 
     def _unscanned(self, entry: Entry, waits: Unscanned, record: Record) -> Update:
@@ -298,12 +309,13 @@ class Worker:
                 started, clock = self._clock(), time.perf_counter()
                 performed = await call()
         except (SinkClosed, SinkBusy) as error:
-            raise StepStopped(self._parked(entry, sink, error, record)) from error
+            raise StepStopped(self._expired(self._parked(entry, sink, error, record), part, step)) from error
         except SinkFailure as error:
             final = isinstance(error, MessageRefused)
             failed = self._outcome(part, step, sink, attempt, started, Outcome.FINAL if final else Outcome.FAILED, error=str(error), clock=clock)
             record.add(failed)
-            raise StepStopped(self._failed(entry, error, sink, record)) from error
+            update = self._failed(entry, error, sink, record)
+            raise StepStopped(update if final else self._expired(update, part, step)) from error
         record.add(self._outcome(part, step, sink, attempt, started, Outcome.DONE, performed, clock=clock), effect=True)
         return performed.flow
 
@@ -334,11 +346,23 @@ class Worker:
         published = await self._ports.aws.publish(topic, SNS_SUBJECT, notification, role=_role(step))
         return Performed(detail={"topic": topic, "messageId": published.message_id})
 
+    def _expired(self, update: Update, part: str, step: Step) -> Update:
+        if update.state is State.DEAD:
+            self._metrics.count(STEPS, step.rule.Name, step.action.kind, part, "expired")
+        return update
+
     def _outcome(self, part: str, step: Step, sink: str, attempt: int, started: float, outcome: Outcome, performed: Performed | None = None, *,
                  error: str = "", clock: float | None = None) -> StepRecord:
-        milliseconds = 0 if clock is None else round((time.perf_counter() - clock) * 1000)
+        seconds = 0.0 if clock is None else time.perf_counter() - clock
+        labels = (step.rule.Name, step.action.kind, part)
+        self._metrics.count(STEPS, *labels, _COUNTED[outcome])
+        if clock is not None:
+            self._metrics.observe(STEP_SECONDS, seconds, *labels)
+        if performed is not None and "bounce" in performed.detail:
+            self._metrics.count(BOUNCES, next((word for word in ("suppressed", "refused") if word in performed.detail), "sent"))
         return StepRecord(
-            rule=step.rule.Name, index=step.index, part=part, digest=step.digest, attempt=attempt, started=started, milliseconds=milliseconds,
+            rule=step.rule.Name, index=step.index, part=part, digest=step.digest, attempt=attempt, started=started,
+            milliseconds=round(seconds * 1000),
             outcome=outcome, flow=performed.flow if performed else "", sink=sink, error=error[:2000],
             detail={"action": step.action.kind, **(performed.detail if performed else {})},
         )
@@ -395,12 +419,17 @@ class Worker:
         now = self._clock()
         if update.state is State.DONE:
             envelope = entry.envelope
+            self._metrics.count(DONE, update.disposition or "")
+            self._metrics.observe(DONE_SECONDS, max(0.0, now - envelope.received_at))
             self._log.info(Event.MESSAGE_DONE, id=entry.id, disposition=update.disposition or "", sender=envelope.reverse_path,
                            recipients=envelope.forward_paths, size=entry.size, steps=record.done(),
                            seconds=round(now - envelope.received_at, 3))
         elif update.state is State.DEFERRED and update.error:
+            self._metrics.count(DEFERRED)
             self._log.warning(Event.MESSAGE_DEFERRED, id=entry.id, error=update.error, retry_in=round((update.due or now) - now, 1))
         elif update.state is State.DEAD:
+            self._metrics.count(DEAD)
+            self._tell_operator(Kind.DEAD_LETTERS, f"{entry.id}: {update.error}")
             self._log.error(Event.MESSAGE_DEAD, id=entry.id, error=update.error, retry=f"inbound queue retry {entry.id}")
 
     async def _rule_set(self, revision: str) -> RuleSet:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import platform
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -15,6 +16,7 @@ from prometheus_client.utils import floatToGoString
 from inbound import __version__
 from inbound.metrics import ALL, Kind, Labels, Metric, Snapshot, series_of
 
+Numbers = list[tuple[Labels, Any]]
 Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 
 BUILD = "inbound_build_info"
@@ -37,7 +39,7 @@ class _Numbers(Collector):
     def collect(self) -> Iterator[Family]:
         """Every metric of the list, those without a number too, so that all can be seen to exist."""
         yield _build()
-        series: dict[Metric, list[tuple[Labels, object]]] = {metric: [] for metric in ALL.values()}
+        series: dict[Metric, Numbers] = {metric: [] for metric in ALL.values()}
         for metric, labels, value in series_of(self._snapshot):
             series[metric].append((labels, value))
         for metric, numbers in series.items():
@@ -54,17 +56,17 @@ def _build() -> GaugeMetricFamily:
     return build
 
 
-def _family(metric: Metric, numbers: Iterable[tuple[Labels, object]]) -> Family:
+def _family(metric: Metric, numbers: Numbers) -> Family:
     if metric.kind is Kind.HISTOGRAM:
         histogram = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
         for labels, value in numbers:
-            *counts, total = value  # type: ignore[misc]  # a histogram's numbers are a list, see inbound.metrics
+            *counts, total = value
             histogram.add_metric(labels, _cumulative(metric, counts), total)
         return histogram
     family = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
-    simple: Family = family(metric.name, metric.help, labels=metric.labels)
+    simple = family(metric.name, metric.help, labels=metric.labels)
     for labels, value in numbers:
-        simple.add_metric(labels, value)  # type: ignore[call-arg, arg-type]  # counters and gauges take the same two
+        simple.add_metric(labels, value)
     return simple
 
 

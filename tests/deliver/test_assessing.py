@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from inbound.assess.dns import Resolver
 from inbound.assess.scanning import ScannerBusy, ScannerDown, Unscanned
 from inbound.assess.verdicts import Assessment, Status, Verdict
 from inbound.deliver.intake import Rejection, SpoolIntake
+from inbound.deliver.pressure import Bounds, Pressure
 from inbound.deliver.retry import Circuit, Schedule
 from inbound.deliver.sinks import CONCURRENT_CALLS, QUEUE_LIMIT
 from inbound.deliver.work import Identity
@@ -63,7 +65,7 @@ class JudgeBench(Bench):
         self.judge = judge
         super().__init__(*rules, **terms)
         self.intake = SpoolIntake(self.spool, self.worker, lambda: self.rules, structlog.get_logger(), tls_works=False,
-                                  rejection=Rejection(reject, seconds))
+                                  pressure=Pressure(self.spool, Path(), Bounds(0), structlog.get_logger()), rejection=Rejection(reject, seconds))
 
     def new_worker(self, terms: dict[str, Any]) -> Worker:
         return Worker(self.spool, self.aws, Terms(Identity("mx.test", "mx.test"), **terms), structlog.get_logger(), assess=self.judge,

@@ -1,4 +1,4 @@
-"""The HTTP server: health for load balancers, and the route of a message for `inbound send` and people's own tools."""
+"""The HTTP server: health for load balancers, numbers for Prometheus, and the route of a message for `inbound send` and people's own tools."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from inbound.assess.verdicts import Status
 from inbound.decide.engine import StopScope
 from inbound.decide.rules import RuleSet
 from inbound.deliver.trace import trace
+from inbound.operate.metrics import render
 from inbound.service import Service
 from inbound.settings import Address, SettingsError
 
@@ -32,7 +33,7 @@ async def serve_http(service: Service, sockets: list[socket.socket]) -> web.AppR
     """Serve on the sockets; the caller cleans the runner up."""
     app = web.Application()
     app[SERVICE] = service
-    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/messages/{id}", message)])
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics), web.get("/messages/{id}", message)])
     if service.trial:
         app.add_routes([web.post("/dev/orders", order)])
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
@@ -51,14 +52,21 @@ async def healthz(_request: web.Request) -> web.Response:
 async def readyz(request: web.Request) -> web.Response:
     """200 while mail is accepted, else 503 with the reason."""
     service = request.app[SERVICE]
-    if not service.ready:
-        return web.json_response({"status": "draining"}, status=503)
+    unready = service.standing.unready()
+    if unready is not None:
+        return web.json_response(dict(zip(("status", "error"), unready, strict=True)), status=503)
     try:
-        counts = await service.spool.counts()
+        counts = await service.standing.counts()
     except SpoolError as error:
         return web.json_response({"status": "spool failed", "error": str(error)}, status=503)
     revision = service.rules.current.rule_set.revision
     return web.json_response({"status": "ready", "revision": revision, "spool": {str(k): v for k, v in counts.items()}})
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """The numbers, as Prometheus or OpenMetrics has them."""
+    body, content_type = render(await request.app[SERVICE].standing.numbers(), request.headers.get("Accept", ""))
+    return web.Response(body=body, headers={"Content-Type": content_type})
 
 
 async def message(request: web.Request) -> web.Response:

@@ -1,0 +1,145 @@
+"""Back-pressure: while the disk, the spool or its sinks are behind, MAIL is answered with 4yz, so that senders' queues carry the outage.
+
+A look every second asks the file system and the spool; the hot path reads one attribute. What closed the door opens it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from inbound.accept import reply
+from inbound.accept.reply import Reply
+from inbound.accept.spool import Spool, SpoolError
+from inbound.deliver.alerts import Kind, Tell, untold
+from inbound.log import Event, Log
+from inbound.metrics import DISK_FREE, DISK_RESERVE, OLDEST, PRESSURE, SPOOL_BYTES, SPOOL_FAILURES, SPOOL_TROUBLE, Metrics
+
+LOOK = 1.0  # seconds between looks
+SHARE = 20  # a look that takes long is followed by a pause so many times as long
+MESSAGES = 1.5  # free space, in messages of the largest size, as Postfix wants it
+FLOOR = 64 << 20  # and no less than this: SQLite's log and the pages that it goes into need room
+
+
+def reserve(message_size: int) -> int:
+    """The octets that must stay free, for messages of at most `message_size` octets."""
+    return max(int(MESSAGES * message_size), FLOOR)
+
+
+def free_octets(folder: Path) -> int:
+    """Octets that an unprivileged process may still write there. Raises OSError."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """From where on no mail is taken: less than `reserve` octets free, over `octets` in the spool (None: any), the oldest over `age` seconds."""
+
+    reserve: int
+    octets: int | None = None
+    age: float = 7200.0
+
+
+class Pressure:
+    """How it stands. `refusal` is what MAIL is answered with, or None; `trouble` why the spool cannot keep anything, or empty."""
+
+    def __init__(self, spool: Spool, folder: Path, bounds: Bounds, log: Log, *, metrics: Metrics | None = None, tell: Tell = untold,
+                 free: Callable[[Path], int] = free_octets, clock: Callable[[], float] = time.time) -> None:
+        self.refusal: Reply | None = None
+        self.why = ""
+        self.trouble = ""
+        self._spool = spool
+        self._folder = folder
+        self._bounds = bounds
+        self._log = log
+        self._metrics = metrics or Metrics()
+        self._tell = tell
+        self._free = free
+        self._clock = clock
+        self._metrics.put(DISK_RESERVE, bounds.reserve)
+        self._metrics.put(SPOOL_TROUBLE, 0)
+
+    async def watch(self) -> None:
+        """Look again and again, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            await self.look()
+            await asyncio.sleep(max(LOOK, SHARE * (loop.time() - began)))
+
+    async def look(self) -> None:
+        """Ask the file system and the spool how it stands now."""
+        found = await self._space()
+        if self.trouble:
+            await self._recovered()
+        if found is None:
+            found = await self._spooled()
+        self._turn(*found or (None, ""))
+
+    def failed(self, error: SpoolError) -> None:
+        """A message could not be kept: until a look finds that one could, the spool is in trouble."""
+        self._metrics.count(SPOOL_FAILURES)
+        self._in_trouble(str(error))
+
+    async def _space(self) -> tuple[Reply, str] | None:
+        try:
+            free = await asyncio.to_thread(self._free, self._folder)
+        except OSError as error:
+            self._in_trouble(f"{self._folder}: {error.strerror or error}")
+            return None
+        self._metrics.put(DISK_FREE, free)
+        if free >= self._bounds.reserve:
+            return None
+        return reply.SPOOL_FULL, f"{_mb(free)} free at {self._folder}, where {_mb(self._bounds.reserve)} are to stay free"
+
+    async def _spooled(self) -> tuple[Reply, str] | None:
+        try:
+            load = await self._spool.load()
+        except SpoolError as error:
+            self._in_trouble(str(error))
+            return None if self.refusal is None else (self.refusal, self.why)
+        age = 0.0 if load.oldest is None else max(0.0, self._clock() - load.oldest)
+        self._metrics.put(OLDEST, age)
+        self._metrics.put(SPOOL_BYTES, load.octets)
+        if self._bounds.octets is not None and load.octets > self._bounds.octets:
+            return reply.SPOOL_OVER, f"the spool takes {_mb(load.octets)}, INBOUND_SPOOL_MAX is {_mb(self._bounds.octets)}"
+        if age > self._bounds.age:
+            return reply.BACKLOG, f"the oldest message has waited {age:.0f} s, INBOUND_SPOOL_AGE is {self._bounds.age:.0f} s"
+        return None
+
+    async def _recovered(self) -> None:
+        """See whether messages could be kept again: no sender may come to find out, once a load balancer keeps them away."""
+        try:
+            await self._spool.probe()
+        except SpoolError as error:
+            self._in_trouble(str(error))
+        else:
+            self.trouble = ""
+            self._metrics.put(SPOOL_TROUBLE, 0)
+
+    def _in_trouble(self, error: str) -> None:
+        if not self.trouble:
+            self._tell(Kind.SPOOL_TROUBLE, error)
+        self.trouble = error
+        self._metrics.put(SPOOL_TROUBLE, 1)
+
+    def _turn(self, refusal: Reply | None, why: str) -> None:
+        """Let in, or keep out, from now on."""
+        before, self.refusal, self.why = self.refusal, refusal, why
+        if refusal is before:
+            return
+        if refusal is None:
+            self._log.info(Event.INTAKE_OPENED)
+        else:
+            self._log.error(Event.INTAKE_CLOSED, reason=refusal.reason, reply=str(refusal), why=why)
+            self._tell(Kind.QUEUE_STUCK if refusal is reply.BACKLOG else Kind.SPOOL_TROUBLE, why)
+        self._metrics.replace(PRESSURE, {(each.reason,): float(each is refusal) for each in (reply.SPOOL_FULL, reply.SPOOL_OVER, reply.BACKLOG)})
+
+
+def _mb(octets: int) -> str:
+    return f"{octets / 2**20:.0f} MB" if octets >= 10 * 2**20 else f"{octets} octets"
