@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib
 import ipaddress
 import os
 import re
@@ -14,11 +13,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from pydantic import SecretStr, ValidationError
 
 from inbound import settings
-from inbound.operate.cli import COMMANDS
+from inbound.operate.cli import COMMANDS, cli
 from inbound.settings import Address, Rate, Settings, SettingsError, SmtpAddress, SmtpServer
 
 README = Path(__file__).parents[1] / "README.md"
@@ -338,7 +338,8 @@ def test_an_address_is_printed_as_it_is_written(text: str) -> None:
 
 def options() -> list[tuple[str, str, Any]]:
     """Each option of a command that a variable can set: the command, the variable, the default."""
-    commands = [getattr(importlib.import_module(f"inbound.operate.cli.{name}"), name) for name in COMMANDS]
+    commands = [command for name in COMMANDS if (command := cli.get_command(click.Context(cli), name)) is not None]
+    assert len(commands) == len(COMMANDS)
     commands += [inner for command in commands for inner in getattr(command, "commands", {}).values()]
     return [(command.name, option.envvar, option.default) for command in commands for option in command.params if option.envvar]
 

@@ -18,6 +18,10 @@ from inbound.decide.problem import SHOWN, KeyPath, Problem, RulesError, written
 
 DEPTH_LIMIT = 20
 
+UNRESOLVED = "!Unresolved"
+"""The tag that `inbound import` puts where a person has to write the value."""
+NOT_RESOLVED = "`inbound import` could not resolve this; write the value in its place"
+
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
@@ -185,7 +189,10 @@ class _Composer:
         if event.anchor is not None:
             self._complain(event, f"anchors (&{event.anchor}) are not supported; write the value out where it is needed")
         tag = getattr(event, "tag", None)
-        if tag is not None:
+        if tag == UNRESOLVED:
+            self._complain(event, NOT_RESOLVED)
+            self._refused.add((*self._path(), *self._here()))
+        elif tag is not None:
             self._complain(event, f"tags ({_short(tag)}) are not supported; quote a value that is meant as text")
 
     def _scalar(self, event: Any) -> None:

@@ -124,7 +124,7 @@ class Lookup:
         """Is every address that the entry matches under an identity? Raises InvalidRecipient."""
         canonical = canonical_entry(entry)
         if "@" in canonical:
-            return self.covered(canonical)
+            return self.covered(entry)  # as it is written: the compared form of "a b"@example.com has lost its quotes
         domain = canonical.removeprefix(".")
         return domain in self._identities or any(parent[1:] in self._identities for parent in _parents(domain))
 

@@ -147,7 +147,7 @@ KmsKey = Annotated[str, Form(
     r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:(key|alias)/[A-Za-z0-9/_-]+",
     "is not the ARN of a KMS key (arn:aws:kms:REGION:ACCOUNT:key/ID or alias/NAME)")]
 Role = Annotated[str, Form(
-    r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9_+=,.@/-]{1,512}", "is not the ARN of an IAM role (arn:aws:iam::ACCOUNT:role/NAME)")]
+    r"arn:aws[a-z-]*:iam::[0-9]{12}:role/([!-~]{1,511}/)?[A-Za-z0-9_+=,.@-]{1,64}", "is not the ARN of an IAM role (arn:aws:iam::ACCOUNT:role/NAME)")]
 ReplyCode = Annotated[str, Form(r"[45][0-9]{2}", "is not the SMTP reply code of a failure (4yz or 5yz, such as 550)")]
 EnhancedCode = Annotated[str, Form(
     r"[45]\.[0-9]{1,3}\.[0-9]{1,3}", "is not an enhanced status code of a failure (RFC 3463, such as 5.1.1)")]

@@ -171,3 +171,9 @@ def test_a_message_costs_the_same_with_100_000_entries() -> None:
     lookup._positions = counting = Counting(lookup._positions)
     assert lookup.match("user7+label@d9.example.com") == (9,)
     assert counting.asked == 5
+
+
+def test_a_quoted_local_part_is_inside_the_identity_of_its_domain() -> None:
+    """It was told to be outside: the compared form has lost the quotes, and is no address any more."""
+    assert Lookup([], ["example.com"]).covers('"a b"@example.com')
+    assert not Lookup([], ["example.org"]).covers('"a b"@example.com')

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the thing checked is wrong, 2 usage or settings. One clear
 from __future__ import annotations
 
 import importlib
+import keyword
 import re
 import sys
 from pathlib import Path
@@ -21,6 +22,8 @@ COMMANDS = {
     "send": "Send a test message, and tell its route when the service is a local dev.",
     "verify": "Tell the verdicts on a message in a file, and why.",
     "check": "Validate the rule file.",
+    "import": "Write a rules.yaml from SES, CloudFormation or Terraform.",
+    "export": "Print the rules as SES has them.",
     "policy": "Print the least AWS permissions that the rules need.",
     "dns": "Print the DNS records to publish.",
     "doctor": "Try what the rules need: AWS, certificate, DNS, disk.",
@@ -37,8 +40,9 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # click's signature
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"inbound.operate.cli.{cmd_name}")
-        command: click.Command = getattr(module, cmd_name)
+        name = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        module = importlib.import_module(f"inbound.operate.cli.{name}")
+        command: click.Command = getattr(module, name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # click's signature
