@@ -13,12 +13,15 @@ from types import MappingProxyType
 
 from inbound.accept.listener import Listener, bind
 from inbound.accept.policy import LOOPBACK, Limits, Trust
+from inbound.accept.quotas import Quotas
+from inbound.accept.rate import Rate
 from inbound.accept.spool import Spool, SpoolError
 from inbound.accept.spool.sqlite import SqliteSpool
 from inbound.accept.tls import Certificate, CertificateError
 from inbound.assess.assessor import Assessor, Guard, unguarded
 from inbound.assess.dkim.sign import sign as dkim_sign
 from inbound.assess.dns import Resolver
+from inbound.assess.dnsbl import Blocklist, Blocklists
 from inbound.assess.scanning import Scanner
 from inbound.assess.spam import Rspamd
 from inbound.assess.trial import Trial
@@ -31,7 +34,7 @@ from inbound.decide.unsigned import unsigned
 from inbound.decide.watch import RuleBook
 from inbound.deliver.alerts import Alerts, Kind
 from inbound.deliver.aws import Access, Aws, Boto3
-from inbound.deliver.backscatter import Caps, Rate
+from inbound.deliver.backscatter import Caps
 from inbound.deliver.bounces import Bounces, BounceTerms, Sign
 from inbound.deliver.channels import channels
 from inbound.deliver.intake import Rejection, SpoolIntake
@@ -91,6 +94,7 @@ class Service:
         self.pressure = Pressure(self.spool, settings.data, bounds(settings), log, metrics=self.metrics, tell=self.alerts.tell)
         self.trial = trial
         self.assessor = assessor(settings, log, guard=self._scanner, trial=trial)
+        self.blocklists = blocklists(settings, log)
         self.bounces = bounces(settings, smarthost or _smarthost(settings))
         self.worker = Worker(self.spool, self.aws, terms(settings), log, assess=trial.assessor(self.assessor) if trial else self.assessor,
                              bounces=self.bounces, metrics=self.metrics, tell=self.alerts.tell)
@@ -101,6 +105,7 @@ class Service:
                                   certain=certain(settings), metrics=self.metrics)
         self.listener = Listener(self.intake, log, hostname=settings.hostname, limits=limits(settings), trust=trust(settings, production=production),
                                  tls=self.certificate, smtputf8=settings.smtputf8, reverse_name=self.assessor.reverse_name,
+                                 listed=self.blocklists.listed if self.blocklists else None, quotas=quotas(settings),
                                  metrics=self.metrics)
         self.standing = Standing(self.spool, self.worker.sinks, self.pressure, self.metrics, is_serving=lambda: self.ready,
                                  has_rules=lambda: self.rules.current.rule_set.name is not None, sessions=lambda: self.listener.sessions,
@@ -158,6 +163,8 @@ class Service:
         await self.worker.stop(WORKER_DRAIN)
         await self.alerts.flush(ALERTS_DRAIN)
         await self.assessor.close()
+        if self.blocklists:
+            await self.blocklists.close()
         await self.aws.close()
         await self.spool.stop()
         self.log.info(Event.SERVICE_STOPPED)
@@ -261,6 +268,20 @@ def bounds(settings: Settings) -> Bounds:
     """From where on senders have to keep their mail."""
     age = settings.retry_for / 2 if settings.spool_age is None else settings.spool_age
     return Bounds(reserve(settings.max_message_size), settings.spool_max, age)
+
+
+def quotas(settings: Settings) -> Quotas:
+    """How much each client, sender and recipient may have."""
+    client, sender, recipient = (Rate(*rate) if rate else None for rate in (settings.rate_client, settings.rate_sender, settings.rate_recipient))
+    return Quotas(limits(settings), client=client, sender=sender, recipient=recipient)
+
+
+def blocklists(settings: Settings, log: Log) -> Blocklists | None:
+    """The blocklists of the settings; None where there are none."""
+    if not settings.dnsbl:
+        return None
+    lists = [Blocklist(each.zone, each.answers) for each in settings.dnsbl]
+    return Blocklists(lists, Resolver(settings.dns), log, clock=time.monotonic)
 
 
 def terms(settings: Settings) -> Terms:

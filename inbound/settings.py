@@ -290,6 +290,35 @@ def rate(text: Any) -> Any:
     return Rate(int(match[1]), duration(match[2] if match[3] else f"1{match[2]}"))
 
 
+class Dnsbl(NamedTuple):
+    """A DNS blocklist: its zone, and the pattern of the answers that mean `listed` (empty: any usual one)."""
+
+    zone: str
+    answers: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.zone}={self.answers}" if self.answers else self.zone
+
+
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_OCTETS = rf"(?:{_OCTET}|\[{_OCTET}(?:\.\.{_OCTET})?(?:;{_OCTET}(?:\.\.{_OCTET})?)*\])"
+_DNSBL = re.compile(r"(?P<zone>(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)+[A-Za-z0-9-]{1,63})"
+                    rf"(?:=(?P<answers>{_OCTETS}(?:\.{_OCTETS}){{3}}))?")
+
+
+def _dnsbls(text: Any) -> Any:
+    """A comma list of `zone` or `zone=127.0.0.[2..11]`. Raises ValueError."""
+    if not isinstance(text, str):
+        return text
+    found = []
+    for each in filter(None, (part.strip() for part in text.split(","))):
+        match = _DNSBL.fullmatch(each)
+        if match is None:
+            raise ValueError(f"{each!r} is not a DNS blocklist (zen.spamhaus.org, or zen.spamhaus.org=127.0.0.[2..11])")
+        found.append(Dnsbl(match["zone"].lower(), match["answers"] or ""))
+    return tuple(found)
+
+
 def _dkim_name(text: str) -> str:
     if not re.fullmatch(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(?:\.|$)){0,20}(?<!\.)", text):
         raise ValueError(f"{text!r} is not a name in DNS (bounces, example.com)")
@@ -338,6 +367,16 @@ class Settings(BaseSettings):
     smtputf8: bool = Field(False, description="`true` offers SMTPUTF8: addresses and header fields beyond ASCII")
     dns: Annotated[tuple[Address, ...] | None, NoDecode, BeforeValidator(_servers)] = Field(
         None, description="DNS servers for SPF, DKIM, DMARC and the client's name: a list of `IP` or `IP:PORT`; default: those of /etc/resolv.conf")
+    dnsbl: Annotated[tuple[Dnsbl, ...], NoDecode, BeforeValidator(_dnsbls)] = Field(
+        (), description="DNS blocklists: a list of `ZONE` or `ZONE=127.0.0.[2..11]` (the answers that count). Recipients of a client that is listed "
+        "get 554 5.7.1. An Allow filter overrides it, trusted networks are not asked about, and a list that does not answer lists nobody")
+    rate_client: Annotated[Rate | None, NoDecode, BeforeValidator(rate)] = Field(
+        None, description="most messages of one client address (IPv6: /64) in a time, as `100/h`; more get 450 4.7.1. Loopback and trusted networks "
+        "are exempt; each process counts for itself")
+    rate_sender: Annotated[Rate | None, NoDecode, BeforeValidator(rate)] = Field(
+        None, description="most messages of one reverse-path in a time; more get 450 4.7.1")
+    rate_recipient: Annotated[Rate | None, NoDecode, BeforeValidator(rate)] = Field(
+        None, description="most messages to one recipient in a time; more get 450 4.7.1")
     dkim_verdict: Literal["exact", "relaxed"] = Field(
         "exact", description="whose signature makes dkimVerdict PASS: the From domain's own, or (`relaxed`) any of the same organization's")
     clamd: Annotated[Address | Path | None, NoDecode, BeforeValidator(_socket)] = Field(

@@ -19,7 +19,7 @@ from pydantic import SecretStr, ValidationError
 
 from inbound import settings
 from inbound.operate.cli import COMMANDS, cli
-from inbound.settings import Address, Rate, Settings, SettingsError, SmtpAddress, SmtpServer
+from inbound.settings import Address, Dnsbl, Rate, Settings, SettingsError, SmtpAddress, SmtpServer
 
 README = Path(__file__).parents[1] / "README.md"
 UNITS = {"d": 86400, "h": 3600, "m": 60}
@@ -43,6 +43,10 @@ FROM_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
     "trusted": ("10.0.0.0/8, 2001:db8::/32", (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("2001:db8::/32"))),
     "dns": ("192.0.2.53, 127.0.0.1:5353,[2001:db8::53]:53, 2001:db8::1", (Address("192.0.2.53", 53), Address("127.0.0.1", 5353),
                                                                           Address("2001:db8::53", 53), Address("2001:db8::1", 53))),
+    "dnsbl": ("zen.Example.org=127.0.0.[2..4;9], bl.example", (Dnsbl("zen.example.org", "127.0.0.[2..4;9]"), Dnsbl("bl.example"))),
+    "rate_client": ("100/h", Rate(100, 3600.0)),
+    "rate_sender": ("5/10m", Rate(5, 600.0)),
+    "rate_recipient": ("1/s", Rate(1, 1.0)),
     "dkim_verdict": ("relaxed", "relaxed"),
     "clamd": ("clamd.internal:3310", Address("clamd.internal", 3310)),
     "clamd_max_size": ("60m", 60 * 1024 * 1024),
@@ -94,6 +98,13 @@ WRONG = [
     ("max_message_size", "1023", "greater than or equal to 1024"),
     ("dns", "ns.example.com", "IP addresses"),
     ("dns", "192.0.2.53:x", "IP addresses"),
+    ("dnsbl", "zen", "not a DNS blocklist"),
+    ("dnsbl", "zen.example=127.0.0", "not a DNS blocklist"),
+    ("dnsbl", "zen.example=127.0.0.256", "not a DNS blocklist"),
+    ("dnsbl", "zen.example=127.0.0.[]", "not a DNS blocklist"),
+    ("rate_client", "0/h", "not so many in a time"),
+    ("rate_sender", "20", "not so many in a time"),
+    ("rate_recipient", "20 per hour", "not so many in a time"),
     ("dkim_verdict", "loose", "'exact' or 'relaxed'"),
     ("clamd", "clamd", "path of a socket"),
     ("clamd", "run/clamd.ctl", "path of a socket"),

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from inbound.accept import policy, reply
 from inbound.accept.envelope import Envelope, Peer
 from inbound.accept.policy import Limits, Pinned, Trust
+from inbound.accept.quotas import Quotas
 from inbound.accept.reply import Reply, ReplyError
 from inbound.accept.session import Session
 from inbound.accept.spool import Draft, SpoolError, SpoolFull
@@ -58,10 +59,15 @@ class TlsOffer(Protocol):
 
 
 class Listener:
-    """All SMTP sessions of the process, on any number of addresses. `reverse_name` finds the name of an IP address; empty when there is none."""
+    """All SMTP sessions of the process, on any number of addresses.
+
+    `reverse_name` finds the name of an IP address; empty when there is none. `listed` finds the blocklist that names an address, and what it
+    says of it; both take their time and never raise.
+    """
 
     def __init__(self, intake: Intake, log: Log, *, hostname: str, limits: Limits, trust: Trust | None = None, tls: TlsOffer | None = None,
-                 smtputf8: bool = False, reverse_name: Callable[[str], Awaitable[str]] | None = None, metrics: Metrics | None = None) -> None:
+                 smtputf8: bool = False, reverse_name: Callable[[str], Awaitable[str]] | None = None, metrics: Metrics | None = None,
+                 listed: Callable[[str], Awaitable[tuple[str, str] | None]] | None = None, quotas: Quotas | None = None) -> None:
         self.intake = intake
         self.log = log
         self.limits = limits
@@ -69,8 +75,10 @@ class Listener:
         self.hostname = hostname
         self.tls = tls
         self.smtputf8 = smtputf8
+        self.quotas = quotas or Quotas(limits)
         self._reverse_name = reverse_name
         self._metrics = metrics or Metrics()
+        self._listed = listed
         self._template: Session | None = None
         self._servers: list[asyncio.Server] = []
         self._sessions: set[Session] = set()
@@ -163,6 +171,20 @@ class Listener:
         except Exception as error:
             self.log.error(Event.SESSION_FAILED, client=address, command="connect", error=repr(error), exc_info=error)
             return ""
+
+    def screening_of(self, address: str) -> asyncio.Task[Reply | None] | None:
+        """The search for a client in blocklists; None where nothing that they say would count."""
+        if self._listed is None or policy.is_exempt(address, self.limits) or self.intake.pin().allows(address):
+            return None
+        return asyncio.get_running_loop().create_task(self._screen(self._listed, address))
+
+    async def _screen(self, listed: Callable[[str], Awaitable[tuple[str, str] | None]], address: str) -> Reply | None:
+        try:
+            found = await listed(address)
+        except Exception as error:
+            self.log.error(Event.SESSION_FAILED, client=address, command="connect", error=repr(error), exc_info=error)
+            return None
+        return reply.listed(address, *found) if found else None
 
     def judge(self, session: Session) -> Reply | None:
         """The refusal of a session that just began, or None."""

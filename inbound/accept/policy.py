@@ -54,6 +54,10 @@ class Pinned(Protocol):
         """Do the IP filters let this client in?"""
         ...
 
+    def allows(self, address: str) -> bool:
+        """Does an IP filter name this client as allowed, whatever others say of it?"""
+        ...
+
     def recipient(self, address: str, *, tls: bool) -> Reply:
         """The answer to RCPT for this address."""
         ...

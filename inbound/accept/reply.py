@@ -75,6 +75,9 @@ SPOOL_FULL = Reply(452, "4.3.1", "Insufficient storage, try again later", "disk 
 SPOOL_OVER = Reply(452, "4.3.1", "Insufficient storage, try again later", "spool size")
 BACKLOG = Reply(451, "4.3.2", "Mail is held up here, try again later", "backlog")
 TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients, send the rest in another transaction", "recipients")
+CLIENT_QUOTA = Reply(450, "4.7.1", "Too many messages from your address in this time, try again later", "client quota")
+SENDER_QUOTA = Reply(450, "4.7.1", "Too many messages of this sender in this time, try again later", "sender quota")
+RECIPIENT_QUOTA = Reply(450, "4.7.1", "Too many messages to this recipient in this time, try again later", "recipient quota")
 TLS_UNAVAILABLE = Reply(454, "4.7.0", "TLS not available due to a temporary reason", "tls unavailable")
 CANNOT_REQUIRE_TLS = Reply(451, "4.7.0", "This recipient needs TLS, which is not available now, try again later", "tls unavailable")
 
@@ -108,6 +111,12 @@ PROXY = Reply(554, "5.5.1", "No PROXY header is taken from your address", "proxy
 def accepted(message_id: str) -> Reply:
     """The reply to the final dot: the message is ours."""
     return Reply(250, "2.0.0", f"OK {message_id}")
+
+
+def listed(address: str, zone: str, why: str) -> Reply:
+    """A DNS blocklist names the client (RFC 5782); `why` is what the list says of it, or empty."""
+    text = f"Client address {address} is listed by {zone}" + (f": {why}" if why else "")
+    return Reply(554, "5.7.1", text[:500], "dnsbl")
 
 
 def blocked(address: str) -> Reply:

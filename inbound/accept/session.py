@@ -46,6 +46,7 @@ class Session(Connection):
     peer: Peer  # the client, as policy, logs and envelopes see it
     origin: Peer  # who connected, or whom the PROXY header named; XCLIENT may have made `peer` another
     naming: asyncio.Task[str] | None  # the search for the client's reverse name
+    screening: asyncio.Task[Reply | None] | None  # the search for the client in blocklists
     transaction: Transaction | None
     errors: int  # refusals so far
     junk: int  # commands since the last message that brought none nearer
@@ -56,7 +57,7 @@ class Session(Connection):
     def begin(self, listener: Listener, *, secure: bool) -> Self:
         """A new session made from this template."""
         session = super().begin(listener, secure=secure)
-        session.transaction = session.naming = None
+        session.transaction = session.naming = session.screening = None
         session.errors = session.junk = 0
         session.rank = (0, 0)
         session.connected_at = time.time()
@@ -71,7 +72,7 @@ class Session(Connection):
             self.listener.enter(self)
         elif self.peer is not self.origin:
             self.listener.become(self, self.origin)  # RFC 3207 §4.2: XCLIENT came in clear
-            self._search_name()
+            self._look_up()
 
     def _client(self, transport: asyncio.BaseTransport) -> Peer:
         name = transport.get_extra_info("peername")
@@ -115,8 +116,7 @@ class Session(Connection):
                 self.send(trouble.reply)
         finally:
             self.close()
-            if self.naming is not None:
-                self.naming.cancel()
+            self._forget_lookups()
 
     async def _arrive(self) -> None:
         """What is due before the greeting: a PROXY header, then TLS. Raises Closed."""
@@ -147,15 +147,20 @@ class Session(Connection):
         if refusal is not None:
             self.refuse(refusal, "connect")
             return False
-        self._search_name()
+        self._look_up()
         self.send(Reply(220, "", f"{self.hostname} ESMTP"))
         return True
 
-    def _search_name(self) -> None:
-        """Begin to look for the client's reverse name, unless a front end told it."""
-        if self.naming is not None:
-            self.naming.cancel()
+    def _look_up(self) -> None:
+        """Begin to look for the client's reverse name, unless a front end told it, and for the client in blocklists."""
+        self._forget_lookups()
         self.naming = None if self.peer.reverse_name else self.listener.name_of(self.peer.address)
+        self.screening = self.listener.screening_of(self.peer.address)
+
+    def _forget_lookups(self) -> None:
+        for lookup in (self.naming, self.screening):
+            if lookup is not None:
+                lookup.cancel()
 
     async def _named(self) -> Peer:
         """The client with its reverse name, as far as that can be found in its time."""
@@ -164,6 +169,14 @@ class Session(Connection):
             self.peer = replace(self.peer, reverse_name=self.naming.result())
             self.naming = None
         return self.peer
+
+    async def _screened(self) -> None:
+        """Wait until it is known whether a blocklist names the client. Raises Refusal if one does."""
+        if self.screening is not None:
+            await asyncio.wait((self.screening,))
+            listed = self.screening.result()
+            if listed is not None:
+                raise Refusal(listed)
 
     # --- commands ---
 
@@ -261,6 +274,7 @@ class Session(Connection):
         not_ready = self.listener.intake.ready()
         if not_ready is not None:
             raise ReplyError(not_ready)
+        self.listener.quotas.check_mail(self.peer.address, reverse_path, self.loop.time())
         pinned = self.listener.intake.pin()
         policy.declared_size(parameters, pinned, tls=self.session.ssl is not None)
         self.transaction = Transaction(pinned, reverse_path, parameters, body, smtputf8)
@@ -275,8 +289,10 @@ class Session(Connection):
         if parameters:
             raise Refusal(reply.UNKNOWN_PARAMETER)
         try:
+            await self._screened()
             accepted = policy.recipient(forward_path, transaction.pinned, self.listener.limits, accepted=len(transaction.forward_paths),
                                         tls=self.session.ssl is not None)
+            self.listener.quotas.check_recipient(accepted, self.loop.time())
         except ReplyError as error:
             transaction.refused += 1
             if transaction.refused > OVERSHOOT:
@@ -322,6 +338,7 @@ class Session(Connection):
         )
         self.deadline = self.loop.time() + self.listener.limits.command_timeout
         await self.listener.intake.accept(envelope, draft)
+        self.listener.quotas.count(envelope.peer.address, envelope.reverse_path, envelope.forward_paths, self.loop.time())
         self.junk = 0
         if self.transport is not None:
             self.send(reply.accepted(message_id))

@@ -385,6 +385,11 @@ class RuleSet(BaseModel):
         ip = ipaddress.ip_address(address)
         return not any(ip in n for n in block) or any(ip in n for n in allow)
 
+    def allows(self, address: str) -> bool:
+        """Does an IP filter name this client as allowed?"""
+        allow, _ = self._networks
+        return bool(allow) and any(ipaddress.ip_address(address) in network for network in allow)
+
 
 def _peer_network(cidr: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     """The network as peers are written: an IPv4-mapped IPv6 network is the IPv4 one."""

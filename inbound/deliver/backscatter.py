@@ -6,11 +6,11 @@ Pure. Every guard gives the reason for which a bounce is suppressed, or an empty
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from inbound.accept.envelope import Envelope
+from inbound.accept.rate import Bucket, Buckets, Rate
 from inbound.assess.message import Field
 from inbound.assess.verdicts import NOT_JUDGED, Assessment, Status
 from inbound.decide.recipients import canonical_address
@@ -113,42 +113,14 @@ def _first_word(value: str) -> str:
     return word[0].lower() if word else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """So many in so many seconds."""
-
-    count: int
-    seconds: float
-
-
-class _Bucket:
-    """Tokens that grow back at a steady rate."""
-
-    __slots__ = ("_rate", "_since", "_tokens")
-
-    def __init__(self, rate: Rate, now: float) -> None:
-        self._rate = rate
-        self._tokens = float(rate.count)
-        self._since = now
-
-    def holds_one(self, now: float) -> bool:
-        grown = max(0.0, now - self._since) * self._rate.count / self._rate.seconds
-        self._tokens = min(float(self._rate.count), self._tokens + grown)
-        self._since = now
-        return self._tokens >= 1.0
-
-    def add(self, tokens: float) -> None:
-        self._tokens = min(float(self._rate.count), self._tokens + tokens)
-
-
 class Caps:
     """How many bounces may go out, in all and to one reverse-path. Kept in memory: it begins anew with the process."""
 
     def __init__(self, in_all: Rate, each: Rate) -> None:
         self._in_all = in_all
         self._each = each
-        self._all: _Bucket | None = None
-        self._senders: OrderedDict[str, _Bucket] = OrderedDict()
+        self._all: Bucket | None = None
+        self._senders = Buckets(each, SENDERS)
 
     def reached(self, reverse_path: str, now: float) -> str:
         """Why no bounce may go to this reverse-path at `now` (seconds of any steady clock), or an empty text. Nothing is counted."""
@@ -165,18 +137,13 @@ class Caps:
 
     def give_back(self, reverse_path: str) -> None:
         """The bounce counted last for this reverse-path did not go out."""
-        for bucket in (self._all, self._senders.get(canonical_address(reverse_path))):
+        for bucket in (self._all, self._senders.known(canonical_address(reverse_path))):
             if bucket is not None:
                 bucket.add(1.0)
 
-    def _every(self, now: float) -> _Bucket:
-        self._all = self._all or _Bucket(self._in_all, now)
+    def _every(self, now: float) -> Bucket:
+        self._all = self._all or Bucket(self._in_all, now)
         return self._all
 
-    def _sender(self, reverse_path: str, now: float) -> _Bucket:
-        key = canonical_address(reverse_path)
-        bucket = self._senders.pop(key, None) or _Bucket(self._each, now)
-        self._senders[key] = bucket
-        if len(self._senders) > SENDERS:
-            self._senders.popitem(last=False)
-        return bucket
+    def _sender(self, reverse_path: str, now: float) -> Bucket:
+        return self._senders.of(canonical_address(reverse_path), now)

@@ -59,6 +59,10 @@ class PinnedRules:
         """Do the IP filters let this client in?"""
         return self._rule_set.admits(address)
 
+    def allows(self, address: str) -> bool:
+        """Does an IP filter name this client as allowed? No blocklist speaks against it then."""
+        return self._rule_set.allows(address)
+
     def recipient(self, address: str, *, tls: bool) -> Reply:
         """250, 550 5.1.1 when no enabled rule matches, 530 5.7.0 when all that do require TLS (451 when we cannot offer it).
 

@@ -16,6 +16,7 @@ from inbound.accept import reply
 from inbound.accept.envelope import Envelope
 from inbound.accept.listener import Listener, bind
 from inbound.accept.policy import Limits, Trust
+from inbound.accept.quotas import Quotas
 from inbound.accept.reply import Reply
 from inbound.accept.spool import Draft
 from inbound.accept.spool.memory import MemorySpool
@@ -32,10 +33,14 @@ class Rules:
 
     revision: str = "r1"
     blocked: set[str] = field(default_factory=set)
+    allowed: set[str] = field(default_factory=set)
     known: frozenset[str] = KNOWN
 
     def admits(self, address: str) -> bool:
         return address not in self.blocked
+
+    def allows(self, address: str) -> bool:
+        return address in self.allowed
 
     def recipient(self, address: str, *, tls: bool) -> Reply:
         if address.lower() == "secret@example.com":
@@ -47,6 +52,9 @@ class Rules:
 
     def postmaster(self) -> str | None:
         return "postmaster@example.com" if "postmaster@example.com" in self.known else None
+
+
+Listed = Callable[[str], Awaitable[tuple[str, str] | None]]
 
 
 class SpoolIntake:
@@ -167,7 +175,7 @@ class Offer:
 @contextlib.asynccontextmanager
 async def front_door(*hosts: str, tls: Offer | ssl.SSLContext | None = None, secure: bool = False, trust: Trust | None = None,
                      smtputf8: bool = False, reverse_name: Callable[[str], Awaitable[str]] | None = None, send_buffer: int = 0,
-                     failures: int = 0, **limits: Any) -> AsyncIterator[Door]:
+                     failures: int = 0, listed: Listed | None = None, quotas: Quotas | None = None, **limits: Any) -> AsyncIterator[Door]:
     """A listener on free ports of `hosts` (127.0.0.1 when none), under these limits. It must log exactly `failures` internal errors.
 
     `secure`: TLS begins with the connection, on all of them.
@@ -176,7 +184,7 @@ async def front_door(*hosts: str, tls: Offer | ssl.SSLContext | None = None, sec
     await intake.spool.start()
     offer = Offer(tls) if isinstance(tls, ssl.SSLContext) else tls
     listener = Listener(intake, journal.log, hostname=HOSTNAME, limits=Limits(**limits), tls=offer, trust=trust, smtputf8=smtputf8,
-                        reverse_name=reverse_name)
+                        reverse_name=reverse_name, listed=listed, quotas=quotas)
     sockets = [sock for host in hosts or ("127.0.0.1",) for sock in bind(host, 0)]
     if send_buffer:
         for sock in sockets:

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from inbound.accept.envelope import Envelope, Peer
+from inbound.accept.rate import Rate
 from inbound.assess.rendering import BytesContent
 from inbound.assess.verdicts import Assessment
 from inbound.decide.engine import Mail, Step, evaluate, own_flow
 from inbound.decide.rules import RuleSet
-from inbound.deliver.backscatter import Caps, Rate
+from inbound.deliver.backscatter import Caps
 from inbound.deliver.bounces import Bounces, BounceTerms
 from inbound.deliver.memory import MemorySmarthost
 from inbound.deliver.work import Identity, Work

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inbound.accept.envelope import Envelope
+from inbound.accept.rate import Rate
 from inbound.assess.message import parse
 from inbound.assess.verdicts import Assessment, Status, Verdict
 from inbound.deliver import backscatter
-from inbound.deliver.backscatter import GUARDS, Candidate, Caps, Guard, Rate, objection
+from inbound.deliver.backscatter import GUARDS, Candidate, Caps, Guard, objection
 
 
 def candidate(header: str = "", told: Envelope | None = None, assessment: Assessment | None = None, sender: str = "bounces@example.com") -> Candidate:

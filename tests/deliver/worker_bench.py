@@ -9,10 +9,11 @@ from typing import Any
 import structlog
 
 from inbound.accept.envelope import Envelope, Peer, new_message_id
+from inbound.accept.rate import Rate
 from inbound.accept.spool import Entry, State
 from inbound.accept.spool.memory import MemorySpool
 from inbound.decide.rules import RuleFile, RuleSet
-from inbound.deliver.backscatter import Caps, Rate
+from inbound.deliver.backscatter import Caps
 from inbound.deliver.bounces import Bounces, BounceTerms
 from inbound.deliver.memory import MemoryAws, MemorySmarthost
 from inbound.deliver.retry import Schedule

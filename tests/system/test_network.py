@@ -374,3 +374,32 @@ def test_a_wrong_setting_is_one_line_before_any_port_is_opened(told: dict[str, s
     (line,) = done.stderr.splitlines()
     assert said in line
     assert not (tmp_path / "var").exists()
+
+
+# --- blocklists and quotas ---
+
+
+async def test_a_client_that_a_blocklist_names_is_refused_unless_a_filter_allows_it(tmp_path: Path) -> None:
+    zone = '8.8.8.8.bl.example A 127.0.0.4\n8.8.8.8.bl.example TXT "an example"\n9.9.9.9.bl.example A 127.0.0.4\n4.4.8.8.bl.example A 127.0.0.9'
+    rules = LAX + "Filters:\n  - Name: friends\n    IpFilter: {Policy: Allow, Cidr: 9.9.9.0/24}\n"
+    with DnsServer(zone) as server:
+        told = {"dns": (Address(*server.address),), "proxy_from": "127.0.0.0/8", "dnsbl": "bl.example=127.0.0.[2..7]"}
+        async with running(tmp_path, rules, **told) as network:
+            answers = {}
+            for client in ("8.8.8.8", "9.9.9.9", "8.8.4.4"):
+                answers[client] = (await network.said("EHLO x", *LETTER, before=f"PROXY TCP4 {client} 127.0.0.1 4000 25\r\n".encode()))[-1]
+    assert answers == {"8.8.8.8": "554 5.7.1 Client address 8.8.8.8 is listed by bl.example: an example",
+                       "9.9.9.9": "250 2.1.5 Recipient OK", "8.8.4.4": "250 2.1.5 Recipient OK"}
+
+
+async def test_quotas_of_the_settings_hold(tmp_path: Path) -> None:
+    async with running(tmp_path, proxy_from="127.0.0.0/8", rate_client="1/d", rate_sender="2/d", rate_recipient="3/d") as network:
+        async def first_refusal(client: str, sender: str) -> str:
+            replies = await network.said("EHLO x", f"MAIL FROM:<{sender}>", "RCPT TO:<u@example.com>", "DATA", "x\r\n.",
+                                         before=f"PROXY TCP4 {client} 127.0.0.1 4000 25\r\n".encode())
+            return next((line for line in replies if line[0] in "45"), "")
+
+        sent = [("192.0.2.1", "a@x.example"), ("192.0.2.1", "b@x.example"), ("192.0.2.2", "a@x.example"), ("192.0.2.3", "a@x.example"),
+                ("192.0.2.4", "c@x.example"), ("192.0.2.5", "d@x.example")]
+        assert [(await first_refusal(*each))[:9] + each[1][:1] for each in sent] == \
+            ["a", "450 4.7.1b", "a", "450 4.7.1a", "c", "450 4.7.1d"]
