@@ -37,6 +37,7 @@ OUTSIDE = {
     "assess/dkim/check.py": "a thread for the hash of a large body",
     "assess/assessor.py": "makes the checks at once",
     "assess/dns.py": "the resolver",
+    "assess/dnsbl.py": "asks all blocklists at once",
     "assess/outline.py": "a process for what a stranger's MIME may cost",
     "changes.py": "watches files",
     "assess/scanning.py": "reads content in a thread",
