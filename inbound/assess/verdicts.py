@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from enum import StrEnum
@@ -64,7 +64,15 @@ class Assessment:
 
     def to_json(self) -> str:
         """JSON text for the spool."""
-        return json.dumps(asdict(self), separators=(",", ":"))
+        found: dict[str, Any] = {name: {"status": each.status, "reason": each.reason} for name, each in self.verdicts().items()}
+        said = self.authentication
+        found |= {
+            "dmarc_policy": self.dmarc_policy,
+            "authentication": {name: getattr(said, name) for name in _AUTHENTICATION} if said else None,
+            "client_name": self.client_name,
+            "unscanned": self.unscanned,
+        }
+        return _encode(found)
 
     @classmethod
     def from_json(cls, text: str) -> Assessment:
@@ -77,6 +85,9 @@ class Assessment:
 
 VERDICTS = tuple(field.name for field in fields(Assessment) if field.default is NOT_JUDGED)
 """The names of the verdicts."""
+
+_AUTHENTICATION = tuple(field.name for field in fields(Authentication))
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def _authentication(data: dict[str, Any] | None) -> Authentication | None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from inbound.accept.envelope import Envelope
 from inbound.accept.spool import Content
@@ -36,8 +37,6 @@ class Work:
         self._identity = identity
         self._clock = clock
         self._content: Content | None = None
-        self._message = Message()
-        self._forged: Sequence[int] = ()
         self._added: list[HeaderField] = []
         self._published: tuple[str, str] | None = None
 
@@ -58,16 +57,18 @@ class Work:
             self.envelope = replace(self.envelope, peer=replace(self.envelope.peer, reverse_name=assessment.client_name))
 
     async def open(self, content: Content) -> None:
-        """Take the content and read the header. A header block too large for the event loop is read in a thread."""
-        if forged.header_length(content.head(HEAD)) is None and content.size > HEAD:
-            await asyncio.to_thread(self._read, content)
-        else:
-            self._read(content)
+        """Take the content. Its header is read when an action asks; one too large for the event loop is read now, in a thread."""
         self._content = content
+        if content.size > HEAD and forged.header_length(content.head(HEAD)) is None:
+            await asyncio.to_thread(lambda: (self._message, self._forged))
 
-    def _read(self, content: Content) -> None:
-        self._message = parse(content.head(HEAD), authserv_id=self._identity.authserv_id)
-        self._forged = forged.offsets(content, authserv_id=self._identity.authserv_id)
+    @cached_property
+    def _message(self) -> Message:
+        return parse(self.content.head(HEAD), authserv_id=self._identity.authserv_id)
+
+    @cached_property
+    def _forged(self) -> Sequence[int]:
+        return forged.offsets(self.content, authserv_id=self._identity.authserv_id)
 
     def add_header(self, name: str, value: str) -> None:
         """Put a header field on top of the message."""
@@ -84,7 +85,7 @@ class Work:
 
     def header(self) -> bytes:
         """The header block of the message as it came, or as much of it as is read."""
-        return header_block(self._opened().head(HEAD))[0]
+        return header_block(self.content.head(HEAD))[0]
 
     def reception(self) -> Sequence[HeaderField]:
         """The trace fields (RFC 5321 §4.4) that we add: Return-Path and Received."""
@@ -94,7 +95,7 @@ class Work:
 
     def rendering(self, step: Step) -> Rendering:
         """The octets that consumers of this step's rule get."""
-        return render(self._opened(), added=self._added, trace=self._trace(step), forged=self._forged)
+        return render(self.content, added=self._added, trace=self._trace(step), forged=self._forged)
 
     def notification(self, step: Step, *, with_content: bool) -> str:
         """The JSON for the step's topic. The last one with content is kept: it is measured before it is published."""
@@ -108,7 +109,9 @@ class Work:
         """The JSON event for a function."""
         return lambda_event(self._received(step), action)
 
-    def _opened(self) -> Content:
+    @property
+    def content(self) -> Content:
+        """The message as it came. Raises RuntimeError before it is open."""
         if self._content is None:
             raise RuntimeError("the content is not open")
         return self._content

@@ -242,7 +242,7 @@ class Worker:
         await self._open(work, entry)
         earlier = work.assessment if entry.assessment else None
         try:
-            found = await self._assess(entry.envelope, await self._spool.content(entry.id), scan=scan, earlier=earlier)
+            found = await self._assess(entry.envelope, work.content, scan=scan, earlier=earlier)
         except Unscanned as waits:
             record.assessment = waits.assessment.to_json()
             raise StepStopped(self._unscanned(entry, waits, record)) from waits
