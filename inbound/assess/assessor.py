@@ -124,7 +124,8 @@ class Assessor:
         assessment, _ = await self.findings(envelope, content)
         return assessment
 
-    async def _spf_and_dkim(self, envelope: Envelope, content: Content, budget: Budget) -> tuple[SpfResult | None | Exception, DkimResults | Exception]:
+    async def _spf_and_dkim(self, envelope: Envelope, content: Content, budget: Budget,
+                            ) -> tuple[SpfResult | Exception | None, DkimResults | Exception]:
         """Both at once, where each has to wait for DNS: a task of its own costs as much as all of SPF where the answers are known."""
         if not dkim.is_signed(content):
             return await self._safely("spf", self._spf(envelope, budget)), await self._safely("dkim", self._dkim(envelope, content, budget))
