@@ -140,6 +140,12 @@ class _Hide:
         return event
 
 
+def silent() -> Log:
+    """A logger that writes nothing, whatever the process has configured."""
+    nothing: Log = structlog.wrap_logger(None, processors=[], wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL)).bind()
+    return nothing
+
+
 def get() -> Log:
     """The logger of the process."""
     logger: Log = structlog.get_logger().bind()
