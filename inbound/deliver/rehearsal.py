@@ -16,6 +16,7 @@ from inbound.accept.address import forward_path
 from inbound.accept.envelope import Envelope
 from inbound.accept.framing import received_count
 from inbound.accept.policy import Limits
+from inbound.accept.rate import Rate
 from inbound.accept.reply import Reply, ReplyError
 from inbound.accept.spool import Content, Entry, State
 from inbound.accept.spool.memory import MemorySpool
@@ -27,7 +28,7 @@ from inbound.decide.explain import why_refused
 from inbound.decide.rules import RuleSet
 from inbound.decide.session_bounce import Certain, answer
 from inbound.deliver.aws import Answer, Body, DataKey, Published
-from inbound.deliver.backscatter import Caps, Rate
+from inbound.deliver.backscatter import Caps
 from inbound.deliver.bounces import Bounces, BounceTerms
 from inbound.deliver.intake import PinnedRules
 from inbound.deliver.trace import trace
