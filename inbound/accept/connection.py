@@ -127,10 +127,10 @@ class Connection(SMTP):
 
     # --- reading ---
 
-    async def read(self, seconds: float) -> bytes:
-        """The next octets, whatever they are; the client has so many seconds. Raises Closed."""
+    async def read(self, seconds: float, limit: int = CHUNK) -> bytes:
+        """The next octets, whatever they are, `limit` at most; the client has so many seconds. Raises Closed."""
         self._reset_timeout(seconds)
-        chunk: bytes = await self._with_client(self._reader.read(CHUNK))
+        chunk: bytes = await self._with_client(self._reader.read(min(limit, CHUNK)))
         if not chunk:
             raise Closed
         return chunk

@@ -1,4 +1,4 @@
-"""DATA framing: where the message ends, and what its octets are, over chunks of any size.
+"""Framing: where the content ends, and what its octets are, over pieces of any size; in DATA by its final dot, in BDAT by counting.
 
 RFC 5321 §4.1.1.4 and §4.5.2: only CRLF.CRLF ends the data; a dot that begins a line is taken away. Bare CR and bare LF are content:
 they neither end a line here nor the message, which is what keeps SMTP smuggling out.
@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import re
 
+from inbound.accept.reply import BAD_CHUNK, Refusal
+
+_CHUNK = re.compile(rb"[ \t]*([0-9]{1,20})(?:[ \t]+(LAST))?[ \t]*", re.IGNORECASE)
 _RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _HEADER_END = re.compile(rb"(?:\A|\r?\n)\r?\n")
 
@@ -59,6 +62,14 @@ def _partial(data: bytes, position: int) -> int:
     if data.endswith(b"\r\n") and len(data) - position >= 2:
         return 2
     return 1 if data.endswith(b"\r") and len(data) > position else 0
+
+
+def chunk(argument: bytes) -> tuple[int, bool]:
+    """How many octets a BDAT command announces, and whether they are the last (RFC 3030 §2). Raises Refusal."""
+    match = _CHUNK.fullmatch(argument)
+    if match is None:
+        raise Refusal(BAD_CHUNK)
+    return int(match[1]), match[2] is not None
 
 
 def received_count(head: bytes) -> int:

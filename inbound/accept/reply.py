@@ -59,7 +59,7 @@ BYE = Reply(221, "2.0.0", "Bye")
 START_DATA = Reply(354, "", "End data with <CR><LF>.<CR><LF>")
 START_TLS = Reply(220, "2.0.0", "Ready to start TLS")
 VRFY = Reply(252, "2.1.5", "Cannot verify; send a message and see")
-HELP = Reply(214, "2.0.0", "See RFC 5321. Commands: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY STARTTLS QUIT")
+HELP = Reply(214, "2.0.0", "See RFC 5321. Commands: EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY STARTTLS QUIT")
 
 PROXY_EXPECTED = Reply(421, "4.3.5", "Expected a PROXY header from your address, closing the connection", "no proxy header")
 SHUTTING_DOWN = Reply(421, "4.3.2", "Service shutting down, try again later", "shutdown")
@@ -89,12 +89,14 @@ NEED_NAME = Reply(501, "5.5.4", "Syntax: EHLO hostname", "syntax")
 BAD_SENDER = Reply(501, "5.1.7", "Bad sender address syntax; expected MAIL FROM:<address>", "sender syntax")
 BAD_RECIPIENT = Reply(501, "5.1.3", "Bad recipient address syntax; expected RCPT TO:<address>", "recipient syntax")
 BAD_PARAMETER = Reply(501, "5.5.4", "Bad parameter", "parameter")
+BAD_CHUNK = Reply(501, "5.5.4", "Bad chunk size; expected BDAT octets [LAST]", "chunk")
 BAD_XCLIENT = Reply(501, "5.5.4", "Bad attributes; expected XCLIENT ADDR=192.0.2.1 NAME=client.example HELO=client.example", "syntax")
 NOT_IMPLEMENTED = Reply(502, "5.5.1", "Command not implemented", "not implemented")
 NEED_HELO = Reply(503, "5.5.1", "Say EHLO first", "sequence")
 NEED_MAIL = Reply(503, "5.5.1", "Need MAIL first", "sequence")
 NESTED_MAIL = Reply(503, "5.5.1", "MAIL already given; say RSET first", "sequence")
 NEED_RCPT = Reply(503, "5.5.1", "Need RCPT first", "sequence")
+CONTENT_BEGUN = Reply(503, "5.5.1", "The content has begun; send the next BDAT, or RSET", "sequence")
 NO_RECIPIENTS = Reply(554, "5.5.1", "No valid recipients", "no recipients")
 TLS_ALREADY = Reply(503, "5.5.1", "TLS is already active", "sequence")
 NEED_TLS = Reply(530, "5.7.0", "Must issue a STARTTLS command first", "tls required")
@@ -117,6 +119,11 @@ def listed(address: str, zone: str, why: str) -> Reply:
     """A DNS blocklist names the client (RFC 5782); `why` is what the list says of it, or empty."""
     text = f"Client address {address} is listed by {zone}" + (f": {why}" if why else "")
     return Reply(554, "5.7.1", text[:500], "dnsbl")
+
+
+def chunk_taken(size: int) -> Reply:
+    """The reply to a BDAT that is not the last."""
+    return Reply(250, "2.0.0", f"{size} octets received")
 
 
 def blocked(address: str) -> Reply:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from inbound.accept import address, policy, proxy, reply, xclient
 from inbound.accept.connection import Closed, Connection
 from inbound.accept.envelope import Envelope, Peer, Tls, new_message_id
+from inbound.accept.framing import chunk
 from inbound.accept.policy import Pinned
 from inbound.accept.reception import Reception
 from inbound.accept.reply import Refusal, Reply, ReplyError, TemporaryFailure
@@ -38,6 +39,8 @@ class Transaction:
     smtputf8: bool
     forward_paths: list[str] = field(default_factory=list)
     refused: int = 0
+    message_id: str = ""
+    reception: Reception | None = None  # of the content, once that has begun
 
 
 class Session(Connection):
@@ -92,6 +95,12 @@ class Session(Connection):
     def _set_rset_state(self) -> None:
         self.transaction = None
 
+    async def _reset(self) -> None:
+        """End the transaction, and forget what has come of its content."""
+        transaction, self.transaction = self.transaction, None
+        if transaction is not None and transaction.reception is not None:
+            await transaction.reception.discard()
+
     def drain(self) -> None:
         """Shut down: say 421 now when idle, else after the transaction."""
         self.draining = True
@@ -117,6 +126,7 @@ class Session(Connection):
         finally:
             self.close()
             self._forget_lookups()
+            await self._reset()
 
     async def _arrive(self) -> None:
         """What is due before the greeting: a PROXY header, then TLS. Raises Closed."""
@@ -216,8 +226,8 @@ class Session(Connection):
         if answer.code == 421 or verb == "connect":
             self.close()
             return
-        if answer in (reply.HTTP, reply.PROXY):
-            self.errors = self.listener.limits.errors  # the 421 that follows it ends a session of another protocol
+        if answer in (reply.HTTP, reply.PROXY, reply.BAD_CHUNK):
+            self.errors = self.listener.limits.errors  # the 421 that follows ends a session of another protocol, or of unknown framing
         if not answer.is_temporary:
             self.errors += 1
         elif verb != "RCPT" or answer is reply.INTERNAL:  # refused recipients have OVERSHOOT
@@ -233,8 +243,8 @@ class Session(Connection):
 
     async def _ehlo(self, argument: bytes) -> None:
         """RFC 5321 §4.1.1.1."""
-        self._hello(argument, extended=True)
-        offers = [self.hostname, "PIPELINING", f"SIZE {self.listener.limits.message_size}", "8BITMIME", "ENHANCEDSTATUSCODES"]
+        await self._hello(argument, extended=True)
+        offers = [self.hostname, "PIPELINING", f"SIZE {self.listener.limits.message_size}", "8BITMIME", "ENHANCEDSTATUSCODES", "CHUNKING"]
         if self.listener.tls is not None and self.listener.tls.works and self.session.ssl is None:
             offers.append("STARTTLS")
         if self.listener.smtputf8:
@@ -246,15 +256,15 @@ class Session(Connection):
 
     async def _helo(self, argument: bytes) -> None:
         """RFC 5321 §4.1.1.1."""
-        self._hello(argument, extended=False)
+        await self._hello(argument, extended=False)
         self.send(Reply(250, "", self.hostname))
 
-    def _hello(self, argument: bytes, *, extended: bool) -> None:
+    async def _hello(self, argument: bytes, *, extended: bool) -> None:
         name = address.helo_name(argument, utf8=self.listener.smtputf8)
         if name is None:
             raise Refusal(reply.NEED_NAME)
         self._wasted()
-        self._set_rset_state()
+        await self._reset()
         self.session.host_name = name
         self.session.extended_smtp = extended
 
@@ -285,6 +295,8 @@ class Session(Connection):
         transaction = self.transaction
         if transaction is None:
             raise Refusal(reply.NEED_MAIL)
+        if transaction.reception is not None:
+            raise Refusal(reply.CONTENT_BEGUN)
         forward_path, parameters = address.forward_path(argument, utf8=transaction.smtputf8)
         if parameters:
             raise Refusal(reply.UNKNOWN_PARAMETER)
@@ -309,29 +321,67 @@ class Session(Connection):
             raise Refusal(reply.NEED_MAIL)
         if argument.strip():
             raise Refusal(reply.BAD_ARGUMENT)
+        if transaction.reception is not None:
+            raise Refusal(reply.CONTENT_BEGUN)
+        transaction.reception = self._reception(transaction)
+        self.send(reply.START_DATA)
+        await self._with_client(self._writer.drain())
+        await transaction.reception.until_dot()
+        await self._conclude(transaction, transaction.reception, "DATA")
+
+    async def _bdat(self, argument: bytes) -> None:
+        """RFC 3030 §2. The octets are taken before anything is answered, whatever the answer is."""
+        size, last = chunk(argument)
+        transaction = self.transaction
+        if transaction is None:
+            await Reception(self, None).chunk(size, last=last)
+            raise Refusal(reply.NEED_MAIL)
+        reception = transaction.reception = transaction.reception or self._chunks(transaction)
+        await reception.chunk(size, last=last)
+        if last:
+            await self._conclude(transaction, reception, "BDAT")
+        elif reception.trouble is not None:
+            self._tell(transaction, reception, reception.trouble.reply, "BDAT")
+        else:
+            if not size:
+                self._wasted()
+            self.send(reply.chunk_taken(size))
+
+    def _reception(self, transaction: Transaction) -> Reception:
+        """The reception of the content that begins now. Raises ReplyError, or what keeps us from it."""
         if not transaction.forward_paths:
             raise Refusal(reply.NO_RECIPIENTS if transaction.refused else reply.NEED_RCPT)
-        message_id = new_message_id()
-        draft = self.listener.intake.draft(message_id)
-        self.send(reply.START_DATA)
-        try:
-            await self._with_client(self._writer.drain())
-            await Reception(self, draft).until_dot()
-            await self._accept(transaction, message_id, draft)
-        except (Closed, asyncio.CancelledError):
-            await draft.discard()
-            raise
-        except Exception as error:
-            size = draft.size
-            await draft.discard()
-            refusal = error if isinstance(error, ReplyError) else self.listener.trouble(self, "DATA", error)
-            self.refuse(refusal.reply, "DATA", sender=transaction.reverse_path, recipients=transaction.forward_paths, size=size)
-        finally:
-            self._set_rset_state()
+        transaction.message_id = new_message_id()
+        return Reception(self, self.listener.intake.draft(transaction.message_id))
 
-    async def _accept(self, transaction: Transaction, message_id: str, draft: Draft) -> None:
+    def _chunks(self, transaction: Transaction) -> Reception:
+        """The reception that the first BDAT opens. What is wrong already is told when its octets have come."""
+        try:
+            return self._reception(transaction)
+        except Exception as error:
+            return Reception(self, None, error if isinstance(error, ReplyError) else self.listener.trouble(self, "BDAT", error))
+
+    async def _conclude(self, transaction: Transaction, reception: Reception, command: str) -> None:
+        """Accept content that has come whole, or tell why not. The transaction is over either way."""
+        try:
+            await self._accept(transaction, reception.judge())
+        except Exception as error:
+            refusal = error if isinstance(error, ReplyError) else self.listener.trouble(self, command, error)
+            await reception.discard()
+            self._tell(transaction, reception, refusal.reply, command)
+        self._set_rset_state()
+
+    def _tell(self, transaction: Transaction, reception: Reception, answer: Reply, command: str) -> None:
+        """Refuse the content. Chunks that were pipelined behind the first that failed get the same answer, and are no more errors."""
+        if not reception.told:
+            reception.told = True
+            self.refuse(answer, command, sender=transaction.reverse_path, recipients=transaction.forward_paths, size=reception.size)
+        elif self.transport is not None and not self.closing:
+            self.send(answer)
+
+    async def _accept(self, transaction: Transaction, draft: Draft) -> None:
         envelope = Envelope(
-            message_id=message_id, peer=await self._named(), helo=self.session.host_name, reverse_path=transaction.reverse_path,
+            message_id=transaction.message_id, peer=await self._named(), helo=self.session.host_name, reverse_path=transaction.reverse_path,
             forward_paths=tuple(transaction.forward_paths), received_at=time.time(), connected_at=self.connected_at,
             revision=transaction.pinned.revision, esmtp=self.session.extended_smtp, tls=self._tls(), body=transaction.body,
             smtputf8=transaction.smtputf8, parameters=tuple(f"{k}={v}" if v else k for k, v in transaction.parameters.items()),
@@ -341,7 +391,7 @@ class Session(Connection):
         self.listener.quotas.count(envelope.peer.address, envelope.reverse_path, envelope.forward_paths, self.loop.time())
         self.junk = 0
         if self.transport is not None:
-            self.send(reply.accepted(message_id))
+            self.send(reply.accepted(transaction.message_id))
 
     def _tls(self) -> Tls | None:
         if self.session.ssl is None:
@@ -354,7 +404,7 @@ class Session(Connection):
         if argument.strip():
             raise Refusal(reply.BAD_ARGUMENT)
         self._wasted()
-        self._set_rset_state()
+        await self._reset()
         self.send(reply.OK)
 
     async def _noop(self, _argument: bytes) -> None:
@@ -411,12 +461,13 @@ class Session(Connection):
             raise Refusal(reply.NOT_IMPLEMENTED)
         if not self.listener.tls.works:
             raise TemporaryFailure(reply.TLS_UNAVAILABLE)
+        await self._reset()
         await self._start_tls()
 
     COMMANDS: ClassVar[dict[bytes, Callable[[Session, bytes], Any]]] = {
         b"EHLO": _ehlo, b"HELO": _helo, b"MAIL": _mail, b"RCPT": _rcpt, b"DATA": _data, b"RSET": _rset,
         b"NOOP": _noop, b"VRFY": _vrfy, b"HELP": _help, b"QUIT": _quit, b"EXPN": _not_offered, b"TURN": _not_offered,
-        b"ETRN": _not_offered, b"AUTH": _not_offered, b"BDAT": _not_offered, b"STARTTLS": _starttls,
+        b"ETRN": _not_offered, b"AUTH": _not_offered, b"BDAT": _bdat, b"STARTTLS": _starttls,
         b"XCLIENT": _xclient,
     }
 

@@ -1,6 +1,6 @@
 """Whatever octets come, in whatever state and in whatever pieces, the listener answers with well-formed replies or closes, fails at
 nothing, says the same however the octets are cut, and accepts only messages that a HELO or EHLO, a MAIL, a RCPT for a recipient of
-the rules, DATA and CRLF.CRLF enclose in those octets, in that order.
+the rules, DATA and CRLF.CRLF, or BDAT commands of which only the last says LAST, enclose in those octets, in that order.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -26,13 +26,16 @@ STATES: dict[str, list[bytes]] = {
     "after MAIL": [b"EHLO client.example", b"MAIL FROM:<alice@sender.example>"],
     "after RCPT": [b"EHLO client.example", b"MAIL FROM:<alice@sender.example>", b"RCPT TO:<support@example.com>"],
     "in DATA": [b"EHLO client.example", b"MAIL FROM:<alice@sender.example>", b"RCPT TO:<support@example.com>", b"DATA"],
+    "in BDAT": [b"EHLO client.example", b"MAIL FROM:<alice@sender.example>", b"RCPT TO:<support@example.com>", b"BDAT 11\r\nfirst cut"],
     "after DATA": [b"EHLO client.example", b"MAIL FROM:<alice@sender.example>", b"RCPT TO:<support@example.com>", b"DATA", b"."],
 }
+WITHIN = {"within a chunk": ("in BDAT", b"BDAT 40\r\n"), "within a last chunk": ("after RCPT", b"BDAT 40 LAST\r\n")}
 WORDS = [
     b"EHLO x\r\n", b"HELO x\r\n", b"MAIL FROM:<>\r\n", b"MAIL FROM:<a@b.example> SIZE=9\r\n", b"RCPT TO:<support@example.com>\r\n",
     b"RCPT TO:<nobody@example.com>\r\n", b'RCPT TO:<"sales"@example.com>\r\n', b"RCPT TO:<Postmaster>\r\n", b"DATA\r\n", b"DATA\n",
     b".\r\n", b"\r\n.\r\n", b"\r\n.\n", b"\n.\r\n", b"..\r\n", b"\r\n", b"\n", b"\r", b"\0", b".", b" ", b"a", b"RSET\r\n", b"NOOP\r\n",
-    b"QUIT\r\n", b"VRFY x\r\n", b"HELP\r\n", b"STARTTLS\r\n", b"BDAT 3 LAST\r\n", b"AUTH PLAIN\r\n", b"GET / HTTP/1.1\r\n",
+    b"QUIT\r\n", b"VRFY x\r\n", b"HELP\r\n", b"STARTTLS\r\n", b"BDAT 3 LAST\r\n", b"BDAT 7\r\n", b"BDAT 0 LAST\r\n", b"BDAT 600\r\n",
+    b"BDAT x\r\n", b"BDAT 9999999999\r\n", b"AUTH PLAIN\r\n", b"GET / HTTP/1.1\r\n",
     b"Received: x\r\n", b"MAIL", b"FROM:", b"<", b">", b"@", b"\xff\xfe", b"x" * 2050, b"y" * 400 + b"\r\n",
 ]
 OCTETS = st.lists(st.sampled_from(WORDS) | st.binary(max_size=8), max_size=25).map(b"".join)
@@ -100,17 +103,35 @@ def content(octets: bytes) -> tuple[bytes, int] | None:
     return b"\r\n".join(line.removeprefix(b".") for line in lines)[2:], end + 3
 
 
-def is_enclosed(wire: bytes, start: int, envelope: Envelope, octets: bytes) -> int:
-    """Where in the wire the message ends, looked for from `start`. Fails when no legal transaction encloses it."""
+def by_data(wire: bytes, start: int, octets: bytes) -> Iterator[tuple[int, int]]:
+    """Where from `start` on the octets may have come by DATA: the end of the command, the end of the content."""
     for data in re.compile(rb"(?:^|\n)data[ \t]*\r?\n", re.IGNORECASE).finditer(wire, start):
         found = content(wire[data.end() :])
-        if found is None or found[0] != octets:
+        if found is not None and found[0] == octets:
+            yield data.end(), data.end() + found[1]
+
+
+def by_bdat(wire: bytes, start: int, octets: bytes, begin: int = 0) -> Iterator[tuple[int, int]]:
+    """Where from `start` on the octets may have come by BDAT: the end of the first command, the end of the last chunk."""
+    for bdat in re.compile(rb"bdat +(\d+)( +last)? *\r?\n", re.IGNORECASE).finditer(wire, start):
+        end = bdat.end() + int(bdat[1])
+        chunk = wire[bdat.end() : end]
+        if len(chunk) < int(bdat[1]) or not octets.startswith(chunk):
             continue
-        commands = wire[start : data.end()]
+        if not bdat[2]:
+            yield from by_bdat(wire, end, octets[len(chunk) :], begin or bdat.end())
+        elif chunk == octets:
+            yield begin or bdat.end(), end
+
+
+def is_enclosed(wire: bytes, start: int, envelope: Envelope, octets: bytes) -> int:
+    """Where in the wire the message ends, looked for from `start`. Fails when no legal transaction encloses it."""
+    for begin, end in (*by_data(wire, start, octets), *by_bdat(wire, start, octets)):
+        commands = wire[start:begin]
         mail = re.search(rb"(?:^|\n)mail from:[^\n]*" + re.escape(envelope.reverse_path.encode()), commands, re.IGNORECASE)
-        if (mail and re.search(rb"(?:^|\n)(?:ehlo|helo) ", wire[: data.end()], re.IGNORECASE)
+        if (mail and re.search(rb"(?:^|\n)(?:ehlo|helo) ", wire[:begin], re.IGNORECASE)
                 and len(re.findall(rb"\nrcpt to:", commands[mail.end() :], re.IGNORECASE)) >= len(envelope.forward_paths) > 0):
-            return data.end() + found[1]
+            return end
     raise AssertionError(f"{octets!r} was accepted, and no transaction encloses it")
 
 
@@ -124,14 +145,15 @@ def check(wire: bytes, seen: Seen) -> None:
     assert re.findall(r"^250 2\.0\.0 OK ([0-9a-v]{40})\r$", seen.said, re.MULTILINE) == [envelope.message_id for envelope, _ in seen.messages]
 
 
-@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("state", [*STATES, *WITHIN])
 @pytest.mark.parametrize("loop", LOOPS)
 def test_any_octets_in_any_state(state: str, loop: str) -> None:
     with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
         opening = front_door(errors=6, recipients=3, message_size=500, hops=2)
         door = runner.run(opening.__aenter__())
         try:
-            strangers(state, lambda wire, cuts: runner.run(both(door, STATES[state], wire, cuts)))
+            said, begun = WITHIN.get(state, (state, b""))
+            strangers(state, lambda wire, cuts: runner.run(both(door, STATES[said], begun + wire, cuts)))
         finally:
             runner.run(opening.__aexit__(None, None, None))
 

@@ -34,7 +34,7 @@ async def test_a_message_over_implicit_tls(tmp_path: Path) -> None:
     async with front_door(tls=server_context(tmp_path), secure=True) as door:
         client = await over_tls(door)
         assert await client.said(*MESSAGE) == [
-            f"250-{HOSTNAME}\n250-PIPELINING\n250-SIZE 41943040\n250-8BITMIME\n250 ENHANCEDSTATUSCODES",
+            f"250-{HOSTNAME}\n250-PIPELINING\n250-SIZE 41943040\n250-8BITMIME\n250-ENHANCEDSTATUSCODES\n250 CHUNKING",
             str(reply.MAIL_OK), str(reply.RCPT_OK), str(reply.START_DATA)]
         await client.send(content + b".\r\nNOOP\r\n")
         assert (await client.reply()).startswith("250 2.0.0 OK ")
@@ -65,7 +65,8 @@ async def test_starttls_within_it_is_refused(tmp_path: Path) -> None:
     async with front_door(tls=server_context(tmp_path), secure=True) as door:
         client = await over_tls(door)
         assert await client.said("EHLO x", "STARTTLS", "NOOP") == [
-            f"250-{HOSTNAME}\n250-PIPELINING\n250-SIZE 41943040\n250-8BITMIME\n250 ENHANCEDSTATUSCODES", str(reply.TLS_ALREADY), str(reply.OK)]
+            f"250-{HOSTNAME}\n250-PIPELINING\n250-SIZE 41943040\n250-8BITMIME\n250-ENHANCEDSTATUSCODES\n250 CHUNKING",
+            str(reply.TLS_ALREADY), str(reply.OK)]
 
 
 async def test_a_handshake_octet_by_octet(tmp_path: Path) -> None:

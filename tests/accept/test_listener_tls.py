@@ -15,8 +15,8 @@ from smtp_client import Client, Gone
 from inbound.accept import connection, reply, tls
 from inbound.log import Event
 
-EHLO = "250-mx.test\n250-PIPELINING\n250-SIZE 41943040\n250-8BITMIME\n250 ENHANCEDSTATUSCODES"
-EHLO_IN_CLEAR = EHLO.replace("250 ENHANCEDSTATUSCODES", "250-ENHANCEDSTATUSCODES\n250 STARTTLS")
+EHLO = "250-mx.test\n250-PIPELINING\n250-SIZE 41943040\n250-8BITMIME\n250-ENHANCEDSTATUSCODES\n250 CHUNKING"
+EHLO_IN_CLEAR = EHLO.replace("250 CHUNKING", "250-CHUNKING\n250 STARTTLS")
 ENVELOPE = "EHLO x\r\nMAIL FROM:<mallory@sender.example>\r\nRCPT TO:<support@example.com>\r\nDATA\r\ninjected\r\n.\r\n"
 
 
