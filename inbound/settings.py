@@ -351,13 +351,14 @@ class Settings(BaseSettings):
     max_message_size: Size = Field(
         40 * 1024 * 1024, ge=1024, description="octets of a message, headers included; more is refused with 552 5.3.4")
     max_recipients: int = Field(1000, ge=100, description="recipients of one message; more get 452 4.5.3")
+    max_messages: int = Field(1000, ge=0, description="messages of one connection, then 421 4.7.0; `0` sets no limit")
     max_connections: int = Field(1000, ge=1, description="SMTP connections in all; more get 421 4.7.0")
     max_connections_per_client: int = Field(50, ge=1, description="SMTP connections of one IPv4 address or IPv6 /64; more get 421 4.7.0")
     max_errors: int = Field(20, ge=1, description="refused commands of one session, then 421 4.7.0")
     max_hops: int = Field(50, ge=10, description="Received fields of a message; more is a mail loop, 554 5.4.6")
     command_timeout: Duration = Field(300.0, ge=1, description="time for a whole SMTP command to arrive")
-    data_timeout: Duration = Field(180.0, ge=1, description="longest silence within DATA")
-    min_data_rate: int = Field(500, ge=0, description="octets a second that DATA must bring on average once it has lasted a minute")
+    data_timeout: Duration = Field(180.0, ge=1, description="longest silence within DATA or BDAT")
+    min_data_rate: int = Field(500, ge=0, description="octets a second that a message must bring on average once it has taken three minutes")
     trusted: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)] = Field(
         (), description="networks without per-client limits (loopback has none, either), whose front ends may name their clients by XCLIENT; "
         "a comma list")

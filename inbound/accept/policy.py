@@ -23,10 +23,14 @@ _SIZE = re.compile(r"[0-9]{1,20}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one client and all clients together may take. Sizes in octets, times in seconds, rates in octets a second."""
+    """What one client and all clients together may take. Sizes in octets, times in seconds, rates in octets a second.
+
+    `messages` are those of one connection; 0 is no limit.
+    """
 
     message_size: int = 40 * 1024 * 1024
     recipients: int = 1000
+    messages: int = 1000
     connections: int = 1000
     connections_per_client: int = 50
     errors: int = 20
@@ -115,6 +119,18 @@ def connection(address: str, pinned: Pinned, limits: Limits, *, connections: int
     if of_client > limits.connections_per_client and not is_exempt(address, limits):
         return reply.TOO_MANY_FROM_CLIENT
     return None
+
+
+def message(address: str, limits: Limits, *, of_connection: int) -> None:
+    """May a connection bring one more message? The count includes it. Raises TemporaryFailure."""
+    if limits.messages and of_connection > limits.messages and not is_exempt(address, limits):
+        raise TemporaryFailure(reply.TOO_MANY_MESSAGES)
+
+
+def announced(address: str, limits: Limits) -> str:
+    """The limits that EHLO tells of, by their names in RFC 9422, which knows values of six digits; empty when there is none."""
+    values = {"MAILMAX": 0 if is_exempt(address, limits) else limits.messages, "RCPTMAX": limits.recipients}
+    return " ".join(f"{name}={value}" for name, value in values.items() if 0 < value < 1_000_000)
 
 
 def mail_parameters(parameters: Mapping[str, str], limits: Limits, *, esmtp: bool, smtputf8: bool = False) -> str:

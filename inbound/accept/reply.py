@@ -65,6 +65,7 @@ PROXY_EXPECTED = Reply(421, "4.3.5", "Expected a PROXY header from your address,
 SHUTTING_DOWN = Reply(421, "4.3.2", "Service shutting down, try again later", "shutdown")
 TOO_MANY_CONNECTIONS = Reply(421, "4.7.0", "Too many connections, try again later", "connections")
 TOO_MANY_FROM_CLIENT = Reply(421, "4.7.0", "Too many connections from your address", "client connections")
+TOO_MANY_MESSAGES = Reply(421, "4.7.0", "Too many messages on one connection, open another", "messages")
 TOO_MANY_ERRORS = Reply(421, "4.7.0", "Too many errors, closing the connection", "errors")
 TIMED_OUT = Reply(421, "4.4.2", "Timed out waiting for the client", "timeout")
 TOO_SLOW = Reply(421, "4.4.2", "Data comes too slowly, closing the connection", "too slow")

@@ -52,6 +52,7 @@ class Session(Connection):
     screening: asyncio.Task[Reply | None] | None  # the search for the client in blocklists
     transaction: Transaction | None
     errors: int  # refusals so far
+    mails: int  # MAIL commands so far
     junk: int  # commands since the last message that brought none nearer
     rank: tuple[int, int]  # how many sessions there were with this one when it began: of all clients, of this one
     connected_at: float  # seconds since the epoch
@@ -61,7 +62,7 @@ class Session(Connection):
         """A new session made from this template."""
         session = super().begin(listener, secure=secure)
         session.transaction = session.naming = session.screening = None
-        session.errors = session.junk = 0
+        session.errors = session.junk = session.mails = 0
         session.rank = (0, 0)
         session.connected_at = time.time()
         session.draining = False
@@ -245,6 +246,8 @@ class Session(Connection):
         """RFC 5321 §4.1.1.1."""
         await self._hello(argument, extended=True)
         offers = [self.hostname, "PIPELINING", f"SIZE {self.listener.limits.message_size}", "8BITMIME", "ENHANCEDSTATUSCODES", "CHUNKING"]
+        if announced := policy.announced(self.peer.address, self.listener.limits):
+            offers.append(f"LIMITS {announced}")
         if self.listener.tls is not None and self.listener.tls.works and self.session.ssl is None:
             offers.append("STARTTLS")
         if self.listener.smtputf8:
@@ -276,6 +279,8 @@ class Session(Connection):
             raise Refusal(reply.NESTED_MAIL)
         if self.draining:
             raise ReplyError(reply.SHUTTING_DOWN)
+        self.mails += 1
+        policy.message(self.peer.address, self.listener.limits, of_connection=self.mails)
         reverse_path, parameters = address.reverse_path(argument, utf8=self.listener.smtputf8)
         body = policy.mail_parameters(parameters, self.listener.limits, esmtp=self.session.extended_smtp, smtputf8=self.listener.smtputf8)
         smtputf8 = "SMTPUTF8" in parameters
@@ -449,6 +454,7 @@ class Session(Connection):
             ip, port, name = policy.client_address(said.address), 0, ""
         self.listener.become(self, Peer(ip, port if said.port is None else said.port, name if said.name is None else said.name))
         self.session.host_name, self.session.extended_smtp = said.helo, bool(said.extended)
+        self.mails = 0
         self._greet()
 
     async def _starttls(self, argument: bytes) -> None:

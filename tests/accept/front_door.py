@@ -23,6 +23,7 @@ from inbound.accept.spool.memory import MemorySpool
 from inbound.log import Event
 
 HOSTNAME = "mx.test"
+OFFERS = f"250-{HOSTNAME}\n250-PIPELINING\n250-SIZE 41943040\n250-8BITMIME\n250-ENHANCEDSTATUSCODES\n250-CHUNKING\n250 LIMITS RCPTMAX=1000"
 KNOWN = frozenset({"support@example.com", "sales@example.com", "postmaster@example.com", '"john doe"@example.com', "a.b+c@example.com",
                    "user@[192.0.2.1]"})
 

@@ -20,7 +20,8 @@ _LINE = re.compile(r"([#!CSXM])(?:\*(\d+))?(?:([:|])(?: (.*))?| (.*))?")
 _TIMES = re.compile(r"\{(\d+) (.)\}")
 _MESSAGE_ID = re.compile(r"[0-9a-v]{40}")
 _STATUS = re.compile(r"([245])\d\d \1\.\d{1,3}\.\d{1,3} \S.*")
-_WITHOUT_STATUS = re.compile(r"220 mx\.test ESMTP|250[ -](mx\.test|PIPELINING|SIZE \d+|8BITMIME|ENHANCEDSTATUSCODES|CHUNKING|STARTTLS)|354 .*")
+_WITHOUT_STATUS = re.compile(r"220 mx\.test ESMTP|250[ -](mx\.test|PIPELINING|SIZE \d+|8BITMIME|ENHANCEDSTATUSCODES|CHUNKING|"
+                             r"LIMITS RCPTMAX=\d+|STARTTLS)|354 .*")
 
 
 @dataclass

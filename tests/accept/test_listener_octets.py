@@ -42,7 +42,7 @@ OCTETS = st.lists(st.sampled_from(WORDS) | st.binary(max_size=8), max_size=25).m
 CUTS = st.just("octets") | st.lists(st.integers(1, 40), min_size=1, max_size=8)
 WELL_FORMED = re.compile(r"""(?:(?:
     220\ mx\.test\ ESMTP | 250\ mx\.test | 354\ [ -~]+ |
-    250-mx\.test(?:\r\n250-[A-Z0-9 ]+)*\r\n250\ [A-Z0-9 ]+ |
+    250-mx\.test(?:\r\n250-[A-Z0-9= ]+)*\r\n250\ [A-Z0-9= ]+ |
     ([245])\d\d\ \1\.\d{1,3}\.\d{1,3}\ [ -~]+
 )\r\n)*""", re.VERBOSE)
 

@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 
 import pytest
-from front_door import HOSTNAME, Door, front_door, until
+from front_door import HOSTNAME, OFFERS, Door, front_door, until
 from smtp_client import Client
 
 from inbound.accept import listener, policy, reply, xclient
@@ -68,7 +68,7 @@ async def test_the_search_holds_up_nothing_before_the_end_of_data() -> None:
         client = await client_of(door)
         assert names.asked == ["192.0.2.1"]
         assert await client.said(*MESSAGE) == [
-            f"250-{HOSTNAME}\n250-PIPELINING\n250-SIZE 41943040\n250-8BITMIME\n250-ENHANCEDSTATUSCODES\n250-CHUNKING\n250 {xclient.OFFER}",
+            OFFERS.replace("250 LIMITS ", "250-LIMITS MAILMAX=1000 ") + f"\n250 {xclient.OFFER}",
             str(reply.MAIL_OK), str(reply.RCPT_OK), str(reply.START_DATA)]
         await client.send(b".\r\n")
         names.gate.set()

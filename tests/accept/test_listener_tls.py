@@ -9,14 +9,13 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import trustme
-from front_door import Door, front_door, until
+from front_door import OFFERS, Door, front_door, until
 from smtp_client import Client, Gone
 
 from inbound.accept import connection, reply, tls
 from inbound.log import Event
 
-EHLO = "250-mx.test\n250-PIPELINING\n250-SIZE 41943040\n250-8BITMIME\n250-ENHANCEDSTATUSCODES\n250 CHUNKING"
-EHLO_IN_CLEAR = EHLO.replace("250 CHUNKING", "250-CHUNKING\n250 STARTTLS")
+EHLO_IN_CLEAR = OFFERS.replace("250 LIMITS RCPTMAX=1000", "250-LIMITS RCPTMAX=1000\n250 STARTTLS")
 ENVELOPE = "EHLO x\r\nMAIL FROM:<mallory@sender.example>\r\nRCPT TO:<support@example.com>\r\nDATA\r\ninjected\r\n.\r\n"
 
 
@@ -57,7 +56,7 @@ async def test_f6_a_message_over_tls(server: ssl.SSLContext, client_context: ssl
     content = b"Subject: over TLS\r\n\r\n" + b"0123456789abcdef" * 200_000 + b"\r\n"
     async with front_door(tls=server) as door:
         client = await over_tls(door, client_context)
-        assert await client.say("EHLO client.example") == EHLO
+        assert await client.say("EHLO client.example") == OFFERS
         assert await client.said("MAIL FROM:<alice@sender.example>", "RCPT TO:<secret@example.com>", "DATA") == \
             [str(reply.MAIL_OK), str(reply.RCPT_OK), str(reply.START_DATA)]
         await client.send(content + b".\r\nNOOP\r\n")
@@ -97,7 +96,7 @@ async def test_f6_starttls_is_offered_in_clear_only_and_taken_once(server: ssl.S
         assert await plain.said("EHLO client.example", "STARTTLS now", "NOOP") == [EHLO_IN_CLEAR, str(reply.BAD_ARGUMENT), str(reply.OK)]
         client = await over_tls(door, client_context)
         assert await client.said("STARTTLS", "EHLO client.example", "STARTTLS", "NOOP") == \
-            [str(reply.TLS_ALREADY), EHLO, str(reply.TLS_ALREADY), str(reply.OK)]
+            [str(reply.TLS_ALREADY), OFFERS, str(reply.TLS_ALREADY), str(reply.OK)]
 
 
 async def test_f6_helo_and_envelope_are_forgotten(server: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
@@ -106,7 +105,7 @@ async def test_f6_helo_and_envelope_are_forgotten(server: ssl.SSLContext, client
         client = await door.greeted("EHLO client.example", "MAIL FROM:<alice@sender.example>", "RCPT TO:<support@example.com>", "STARTTLS")
         await client.start_tls(client_context)
         assert await client.said("RCPT TO:<support@example.com>", "DATA") == [str(reply.NEED_MAIL)] * 2
-        assert await client.said("MAIL FROM:<alice@sender.example>", "EHLO a", "DATA") == [str(reply.NEED_HELO), EHLO, str(reply.NEED_MAIL)]
+        assert await client.said("MAIL FROM:<alice@sender.example>", "EHLO a", "DATA") == [str(reply.NEED_HELO), OFFERS, str(reply.NEED_MAIL)]
 
 
 TAILS = ["NOOP\r\n", "RSET\r\n", "EHLO injected.example\r\n", "MAIL FROM:<mallory@sender.example>\r\n", "QUIT\r\n", "HELP\r\n",

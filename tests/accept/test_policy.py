@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 
@@ -169,3 +170,29 @@ def test_a_refusal_of_the_rules_is_temporary_or_not_by_its_code(answer: Reply, k
 def test_rules_are_told_of_tls() -> None:
     assert refused("secret@example.com", Rules()).reply == reply.NEED_TLS
     assert policy.recipient("secret@example.com", Rules(), Limits(), accepted=0, tls=True) == "secret@example.com"
+
+
+@pytest.mark.parametrize(("limits", "address", "expected"), [
+    (Limits(), "192.0.2.1", "MAILMAX=1000 RCPTMAX=1000"),
+    (Limits(messages=7, recipients=100), "2001:db8::1", "MAILMAX=7 RCPTMAX=100"),
+    (Limits(messages=0), "192.0.2.1", "RCPTMAX=1000"),
+    (Limits(), "127.0.0.1", "RCPTMAX=1000"),
+    (LIMITS, "198.51.100.9", "RCPTMAX=1000"),
+    (Limits(messages=10**6, recipients=10**6), "192.0.2.1", ""),
+])
+def test_the_limits_that_are_announced(limits: Limits, address: str, expected: str) -> None:
+    """RFC 9422 has no value for no limit, and none of more than six digits."""
+    assert policy.announced(address, limits) == expected
+
+
+@pytest.mark.parametrize(("address", "messages", "welcome"), [
+    ("192.0.2.1", 2, True), ("192.0.2.1", 3, False), ("127.0.0.1", 999, True), ("198.51.100.9", 999, True), ("2001:db8:7::1", 999, True)])
+def test_messages_of_one_connection(address: str, messages: int, welcome: bool) -> None:
+    limits = dataclasses.replace(LIMITS, messages=2)
+    if welcome:
+        policy.message(address, limits, of_connection=messages)
+    else:
+        with pytest.raises(TemporaryFailure) as refused:
+            policy.message(address, limits, of_connection=messages)
+        assert refused.value.reply == reply.TOO_MANY_MESSAGES
+    policy.message(address, dataclasses.replace(limits, messages=0), of_connection=10**6)
