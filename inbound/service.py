@@ -259,7 +259,7 @@ def limits(settings: Settings) -> Limits:
     return Limits(
         message_size=settings.max_message_size, recipients=settings.max_recipients, messages=settings.max_messages,
         connections=settings.max_connections, connections_per_client=settings.max_connections_per_client, errors=settings.max_errors,
-        hops=settings.max_hops,
+        hops=settings.max_hops, bare_newlines=settings.bare_newline == "accept",
         command_timeout=settings.command_timeout, data_timeout=settings.data_timeout, min_data_rate=settings.min_data_rate,
         trusted=settings.trusted,
     )

@@ -356,6 +356,9 @@ class Settings(BaseSettings):
     max_connections_per_client: int = Field(50, ge=1, description="SMTP connections of one IPv4 address or IPv6 /64; more get 421 4.7.0")
     max_errors: int = Field(20, ge=1, description="refused commands of one session, then 421 4.7.0")
     max_hops: int = Field(50, ge=10, description="Received fields of a message; more is a mail loop, 554 5.4.6")
+    bare_newline: Literal["accept", "reject"] = Field(
+        "accept", description="a CR or LF alone in a message: `accept` keeps it as it came, and it never ends a line, nor the message; "
+        "`reject` refuses the message with 550 5.5.2, in BDAT as in DATA")
     command_timeout: Duration = Field(300.0, ge=1, description="time for a whole SMTP command to arrive")
     data_timeout: Duration = Field(180.0, ge=1, description="longest silence within DATA or BDAT")
     min_data_rate: int = Field(500, ge=0, description="octets a second that a message must bring on average once it has taken three minutes")

@@ -72,6 +72,30 @@ def chunk(argument: bytes) -> tuple[int, bool]:
     return int(match[1]), match[2] is not None
 
 
+class LineEnds:
+    """Feed it content; it tells whether every CR and LF in it is one half of a CRLF (RFC 5321 §2.3.8)."""
+
+    __slots__ = ("_held", "_mixed")
+
+    def __init__(self) -> None:
+        self._held = False  # a CR that ended the last piece
+        self._mixed = False
+
+    def feed(self, piece: bytes) -> None:
+        """The next piece of the content."""
+        if self._mixed or not piece:
+            return
+        data = b"\r" + piece if self._held else piece
+        self._held = data.endswith(b"\r")
+        pairs = data.count(b"\r\n")
+        self._mixed = data.count(b"\n") != pairs or data.count(b"\r") - self._held != pairs
+
+    @property
+    def has_bare(self) -> bool:
+        """Is there a bare CR or LF in what came so far?"""
+        return self._mixed or self._held
+
+
 def received_count(head: bytes) -> int:
     """How many Received fields the header block in `head` has: the hops of RFC 5321 §6.3."""
     end = _HEADER_END.search(head)

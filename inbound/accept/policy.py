@@ -25,7 +25,7 @@ _SIZE = re.compile(r"[0-9]{1,20}", re.ASCII)
 class Limits:
     """What one client and all clients together may take. Sizes in octets, times in seconds, rates in octets a second.
 
-    `messages` are those of one connection; 0 is no limit.
+    `messages` are those of one connection; 0 is no limit. `bare_newlines`: are a CR and an LF without each other taken as content?
     """
 
     message_size: int = 40 * 1024 * 1024
@@ -35,6 +35,7 @@ class Limits:
     connections_per_client: int = 50
     errors: int = 20
     hops: int = 50
+    bare_newlines: bool = True
     command_timeout: float = 300.0
     data_timeout: float = 180.0
     min_data_rate: int = 500

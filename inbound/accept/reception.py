@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from inbound.accept import reply
 from inbound.accept.connection import SKIP_LIMIT, Closed
-from inbound.accept.framing import Framer, received_count
+from inbound.accept.framing import Framer, LineEnds, received_count
 from inbound.accept.reply import Refusal, ReplyError
 from inbound.accept.spool import Draft
 
@@ -32,6 +32,7 @@ class Reception:
         self._session = session
         self._limits = session.listener.limits
         self._bound = 2 * self._limits.message_size + SKIP_LIMIT  # what is sent beyond this has no end
+        self._line_ends = None if self._limits.bare_newlines else LineEnds()
         self._started = session.loop.time()
         self._received = 0
 
@@ -76,6 +77,8 @@ class Reception:
             raise self.trouble
         if self._draft is None:
             raise ValueError("a reception without a draft has a trouble")
+        if self._line_ends is not None and self._line_ends.has_bare:
+            raise Refusal(reply.BARE_NEWLINE)
         if received_count(self._draft.head(HEADER_LIMIT)) > self._limits.hops:
             raise Refusal(reply.LOOP)
         return self._draft
@@ -92,6 +95,8 @@ class Reception:
             await self._fail(Refusal(reply.TOO_LARGE))
             return
         self.size += len(piece)
+        if self._line_ends is not None:
+            self._line_ends.feed(piece)
         try:
             if self._draft.add(piece):
                 await self._draft.flush()

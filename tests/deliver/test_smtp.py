@@ -64,6 +64,18 @@ async def test_on_the_wire_dots_are_stuffed_and_every_line_ends_with_crlf() -> N
         assert not re.search(rb"(?<!\r)\n|\r(?!\n)", talk)
 
 
+@pytest.mark.parametrize("content", [b"a\n.\nb", b"a\n.\r\nQUIT\r\n",
+                                     b"a\r.\rb\r", b"a\r\n.\rb", b"\n.\n", b".\r", b"a\r\r\n.\r\n", b"a\n\r.\n\r"], ids=repr)
+async def test_on_the_wire_there_is_no_bare_cr_or_lf_and_one_final_dot(content: bytes) -> None:
+    """Onward smuggling: octets that were taken as content here must not be an end of data there."""
+    async with wire() as (port, said):
+        await SmtpSmarthost(SmtpServer("127.0.0.1", port, "off"), "mx.example.org").send(content, "ann@sender.example", name="x", smtputf8=False)
+        assert not re.search(rb"(?<!\r)\n|\r(?!\n)", b"".join(said))
+        assert said[3] == b"DATA\r\n"
+        assert [number for number, line in enumerate(said) if line == b".\r\n"] == [len(said) - 2]
+        assert said[-1] == b"QUIT\r\n"
+
+
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
