@@ -33,7 +33,8 @@ from inbound.decide.session_bounce import Certain
 from inbound.decide.unsigned import unsigned
 from inbound.decide.watch import RuleBook
 from inbound.deliver.alerts import Alerts, Kind
-from inbound.deliver.aws import Access, Aws, Boto3
+from inbound.deliver.aws import Access, Aws
+from inbound.deliver.aws.client import AwsClient
 from inbound.deliver.backscatter import Caps
 from inbound.deliver.bounces import Bounces, BounceTerms, Sign
 from inbound.deliver.channels import channels
@@ -88,7 +89,7 @@ class Service:
         self.metrics = Metrics()
         self.metrics.count(RELOADS, "rejected", by=0)  # an increase needs a beginning
         self.spool: Spool = SqliteSpool(settings.spool, metrics=self.metrics)
-        self.aws: Aws = aws or Boto3(access)
+        self.aws: Aws = aws or AwsClient(access)
         hook = settings.alert_hook.get_secret_value() if settings.alert_hook else None
         self.alerts = Alerts(channels(self.aws, settings.alert_topic, hook), log, host=settings.hostname, metrics=self.metrics)
         self.pressure = Pressure(self.spool, settings.data, bounds(settings), log, metrics=self.metrics, tell=self.alerts.tell)

@@ -46,7 +46,14 @@ OUTSIDE = {
     "decide/load.py": "reads the rule file",
     "decide/watch.py": "reads the rule file in a thread",
     "deliver/alerts.py": "alerts have their pace",
-    "deliver/aws.py": "AWS",
+    "deliver/aws/calls.py": "the clock and the dice of repetitions",
+    "deliver/aws/client.py": "AWS",
+    "deliver/aws/credentials.py": "renews credentials while calls go on",
+    "deliver/aws/http.py": "HTTP to AWS",
+    "deliver/aws/routes.py": "botocore, asked by one thread at a time",
+    "deliver/aws/sessions.py": "botocore",
+    "deliver/aws/threads.py": "threads for what blocks",
+    "deliver/aws/topics.py": "messages wait a moment for company",
     "deliver/bounces.py": "a thread for signing, the clock for the caps",
     "deliver/channels.py": "the topic and the hook that alerts go to",
     "deliver/folder.py": "the bounces of inbound dev, in files",
@@ -74,6 +81,8 @@ TOUCHING_CALLS = {"date.today", "datetime.now", "datetime.today", "datetime.utcn
 PURE_ALL_THE_SAME = {
     ("deliver/actions/s3.py", "os"): "os.urandom makes the nonce of an encrypted object",
     ("accept/envelope.py", "os"): "os.urandom makes the message id",
+    ("deliver/aws/objects.py", "urllib"): "urllib.parse escapes the key of an object",
+    ("deliver/aws/signing.py", "urllib"): "urllib.parse escapes what is signed",
     ("assess/spf.py", "urllib"): "urllib.parse escapes what a macro asks to escape",
 }
 

@@ -64,17 +64,11 @@ def parse(head: bytes, *, authserv_id: str = "") -> Message:
     continuation lines, and so is an mbox `From ` line; but a message whose first line is no field has no header. Of a block over
     `HEADER_LIMIT` the whole fields within it are read.
     """
-    block, truncated = _marked(head, authserv_id)
+    block, truncated = header_block(head)
+    block = _mark(block, forged.offsets_in(block, authserv_id=authserv_id))
     fields = tuple(_field(match) for match in FIELD.finditer(block))
     lists = {name: [addresses.read(_unfolded(found.raw)) for found in group] for name, group in _address_fields(fields).items()}
     return Message(fields, truncated, _common(fields, lists), _destination(lists))
-
-
-def parse_only(name: str, head: bytes) -> Message:
-    """`parse` for who asks about one field, named in lower case: the fields of that name as they came, with no values and no addresses."""
-    block, truncated = _marked(head, "")
-    found = ((match[1].decode("ascii"), match[2]) for match in FIELD.finditer(block))
-    return Message(tuple(Field(spelled, raw.removesuffix(b"\r"), "") for spelled, raw in found if spelled.lower() == name), truncated)
 
 
 def begins_with_field(head: bytes) -> bool:
@@ -100,11 +94,6 @@ def header_block(head: bytes) -> tuple[bytes, bool]:
     while end >= 0 and head[end + 1 : end + 2] in (b" ", b"\t"):
         end = head.rfind(b"\n", 0, end)
     return head[: end + 1], True
-
-
-def _marked(head: bytes, authserv_id: str) -> tuple[bytes, bool]:
-    block, truncated = header_block(head)
-    return _mark(block, forged.offsets_in(block, authserv_id=authserv_id)), truncated
 
 
 def _mark(block: bytes, offsets: Sequence[int]) -> bytes:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 
 from inbound.decide.recipients import canonical_address
 from inbound.decide.rules import AnyAction, ReceiptRule, RuleSet, Stop
@@ -60,8 +61,13 @@ class Step:
     @property
     def digest(self) -> str:
         """Identifies rule, place, action and recipients: records of another revision or recipient list cannot drive this step."""
-        parts = [self.rule.Name, self.index, self.action.kind, self.action.model_dump(mode="json", exclude_defaults=True), self.recipients]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        return _digest(self.rule.Name, self.index, self.action, self.recipients)
+
+
+@lru_cache(maxsize=1024)  # it is asked for several times as the step is performed and recorded
+def _digest(rule: str, index: int, action: AnyAction, recipients: tuple[str, ...]) -> str:
+    parts = [rule, index, action.kind, action.model_dump(mode="json", exclude_defaults=True), recipients]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Reason(StrEnum):
@@ -165,7 +171,6 @@ class Acceptance(StrEnum):
     ACCEPT = "accept"
     NO_RULE = "no rule"
     TLS_REQUIRED = "TLS required"
-    BOUNCE = "bounce"  # nothing but a rule's bounce would come of it, and that is said at once, see session_bounce
 
 
 def acceptance(rule_set: RuleSet, recipient: str, *, tls: bool) -> Acceptance:

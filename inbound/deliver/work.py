@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from inbound.accept.envelope import Envelope
 from inbound.accept.spool import Content
@@ -33,12 +32,16 @@ class Work:
     def __init__(self, envelope: Envelope, assessment: Assessment, identity: Identity, *, clock: Callable[[], float]) -> None:
         self.envelope = envelope
         self.assessment = assessment
-        self.judged(assessment)
         self._identity = identity
         self._clock = clock
         self._content: Content | None = None
+        self._message = Message()
+        self._forged: Sequence[int] = ()
         self._added: list[HeaderField] = []
         self._published: tuple[str, str] | None = None
+        self._traces: dict[bool, Sequence[HeaderField]] = {}  # by whether the rule scans
+        self._renderings: dict[tuple[bool, int], Rendering] = {}  # by that, and how many fields were added
+        self.judged(assessment)
 
     @property
     def id(self) -> str:
@@ -53,22 +56,22 @@ class Work:
     def judged(self, assessment: Assessment) -> None:
         """Take the verdicts, and the name that DNS gives the client."""
         self.assessment = assessment
+        self._traces.clear()
+        self._renderings.clear()
         if assessment.client_name and not self.envelope.peer.reverse_name:
             self.envelope = replace(self.envelope, peer=replace(self.envelope.peer, reverse_name=assessment.client_name))
 
     async def open(self, content: Content) -> None:
-        """Take the content. Its header is read when an action asks; one too large for the event loop is read now, in a thread."""
+        """Take the content and read the header. A header block too large for the event loop is read in a thread."""
+        if forged.header_length(content.head(HEAD)) is None and content.size > HEAD:
+            await asyncio.to_thread(self._read, content)
+        else:
+            self._read(content)
         self._content = content
-        if content.size > HEAD and forged.header_length(content.head(HEAD)) is None:
-            await asyncio.to_thread(lambda: (self._message, self._forged))
 
-    @cached_property
-    def _message(self) -> Message:
-        return parse(self.content.head(HEAD), authserv_id=self._identity.authserv_id)
-
-    @cached_property
-    def _forged(self) -> Sequence[int]:
-        return forged.offsets(self.content, authserv_id=self._identity.authserv_id)
+    def _read(self, content: Content) -> None:
+        self._message = parse(content.head(HEAD), authserv_id=self._identity.authserv_id)
+        self._forged = forged.offsets(content, authserv_id=self._identity.authserv_id)
 
     def add_header(self, name: str, value: str) -> None:
         """Put a header field on top of the message."""
@@ -85,7 +88,7 @@ class Work:
 
     def header(self) -> bytes:
         """The header block of the message as it came, or as much of it as is read."""
-        return header_block(self.content.head(HEAD))[0]
+        return header_block(self._opened().head(HEAD))[0]
 
     def reception(self) -> Sequence[HeaderField]:
         """The trace fields (RFC 5321 §4.4) that we add: Return-Path and Received."""
@@ -95,7 +98,10 @@ class Work:
 
     def rendering(self, step: Step) -> Rendering:
         """The octets that consumers of this step's rule get."""
-        return render(self.content, added=self._added, trace=self._trace(step), forged=self._forged)
+        key = step.rule.ScanEnabled, len(self._added)
+        if key not in self._renderings:
+            self._renderings[key] = render(self._opened(), added=self._added, trace=self._trace(step), forged=self._forged)
+        return self._renderings[key]
 
     def notification(self, step: Step, *, with_content: bool) -> str:
         """The JSON for the step's topic. The last one with content is kept: it is measured before it is published."""
@@ -109,16 +115,17 @@ class Work:
         """The JSON event for a function."""
         return lambda_event(self._received(step), action)
 
-    @property
-    def content(self) -> Content:
-        """The message as it came. Raises RuntimeError before it is open."""
+    def _opened(self) -> Content:
         if self._content is None:
             raise RuntimeError("the content is not open")
         return self._content
 
     def _trace(self, step: Step) -> Sequence[HeaderField]:
-        return trace_headers(self.envelope, self.assessment, hostname=self._identity.hostname, authserv_id=self._identity.authserv_id,
-                             scan=step.rule.ScanEnabled)
+        scan = step.rule.ScanEnabled
+        if scan not in self._traces:
+            self._traces[scan] = trace_headers(self.envelope, self.assessment, hostname=self._identity.hostname,
+                                               authserv_id=self._identity.authserv_id, scan=scan)
+        return self._traces[scan]
 
     def _received(self, step: Step) -> Received:
         return Received(

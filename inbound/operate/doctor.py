@@ -14,7 +14,7 @@ from cryptography import x509
 
 from inbound.assess.dns import Resolver
 from inbound.decide.rules import Bounce, RuleSet
-from inbound.deliver.aws import Boto3
+from inbound.deliver.aws.client import AwsClient
 from inbound.deliver.sinks import SinkDown, SinkFailure
 from inbound.deliver.smtp import SmtpSmarthost
 from inbound.operate.policy import Need, needs
@@ -34,7 +34,7 @@ class Finding:
     detail: str
 
 
-async def examine(settings: Settings, rule_set: RuleSet, aws: Boto3, resolver: Resolver) -> list[Finding]:
+async def examine(settings: Settings, rule_set: RuleSet, aws: AwsClient, resolver: Resolver) -> list[Finding]:
     """Every check, run together; none takes longer than 20 seconds, none raises."""
     checks = [_tried(f"{need.on} {need.name}" + (f" as {need.role}" if need.role else ""), _aws(aws, need)) for need in _once(needs(rule_set))]
     checks.append(_tried("disk", _disk(settings)))
@@ -86,7 +86,7 @@ def _once(wanted: list[Need]) -> list[Need]:
     return list({(need.role, need.on, need.name): need for need in reversed(wanted)}.values())[::-1]
 
 
-def _aws(aws: Boto3, need: Need) -> Check:
+def _aws(aws: AwsClient, need: Need) -> Check:
     async def check() -> str:
         try:
             await aws.look(need.on, need.name, role=need.role or None)

@@ -6,12 +6,13 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 
-import boto3
+import botocore.session
 import pytest
 from sink import Sink
 
 from inbound.assess.rendering import BytesContent, Rendering
-from inbound.deliver.aws import Access, Boto3
+from inbound.deliver.aws import Access
+from inbound.deliver.aws.client import AwsClient
 from inbound.deliver.sinks import MessageFailed, MessageRefused, SinkDown, SinkFailure
 
 TOPIC = "arn:aws:sns:eu-west-1:123456789012:inbound"
@@ -20,8 +21,15 @@ ROLE = "arn:aws:iam::123456789012:role/mail"
 BODY = Rendering(b"Return-Path: <>\r\n", BytesContent(b"Subject: x\r\n\r\nbody\r\n"), ())
 
 
+def session(access_key: str, secret: str) -> botocore.session.Session:
+    made = botocore.session.Session()
+    made.set_credentials(access_key, secret)
+    made.set_config_variable("region", "us-east-1")
+    return made
+
+
 def access(endpoint: str) -> Access:
-    return Access(endpoint, "us-east-1", lambda: boto3.session.Session("AKIAOWN", "secret", region_name="us-east-1"), proxies=False)
+    return Access(endpoint, "us-east-1", lambda: session("AKIAOWN", "secret"), proxies=False)
 
 
 @pytest.fixture
@@ -31,13 +39,13 @@ async def sink() -> AsyncIterator[Sink]:
 
 
 @pytest.fixture
-async def aws(sink: Sink) -> AsyncIterator[Boto3]:
-    client = Boto3(access(sink.endpoint))
+async def aws(sink: Sink) -> AsyncIterator[AwsClient]:
+    client = AwsClient(access(sink.endpoint))
     yield client
     await client.close()
 
 
-async def test_put_publish_and_invoke_arrive_as_they_are(aws: Boto3, sink: Sink) -> None:
+async def test_put_publish_and_invoke_arrive_as_they_are(aws: AwsClient, sink: Sink) -> None:
     await aws.put_object("mail", "a/b", BODY)
     assert sink.objects == {"mail/a/b": BODY.read()}
     assert (await aws.publish(TOPIC, "subject", '{"é":1}')).message_id == "1"
@@ -52,19 +60,19 @@ async def test_put_publish_and_invoke_arrive_as_they_are(aws: Boto3, sink: Sink)
     (403, "AccessDenied", SinkDown), (404, "NoSuchBucket", SinkDown), (503, "SlowDown", SinkDown), (500, "InternalError", SinkDown),
     (400, "ExpiredToken", SinkDown), (400, "EntityTooLarge", MessageRefused), (413, "Whatever", MessageRefused),
 ])
-async def test_only_what_no_repetition_can_cure_is_final(aws: Boto3, sink: Sink, status: int, code: str, failure: type[SinkFailure]) -> None:
+async def test_only_what_no_repetition_can_cure_is_final(aws: AwsClient, sink: Sink, status: int, code: str, failure: type[SinkFailure]) -> None:
     sink.fails, sink.code = status, code
     with pytest.raises(failure, match=code):
         await aws.put_object("mail", "key", BODY)
 
 
-async def test_a_function_that_raises_is_the_messages_failure(aws: Boto3, sink: Sink) -> None:
+async def test_a_function_that_raises_is_the_messages_failure(aws: AwsClient, sink: Sink) -> None:
     sink.answers["handler"] = (200, {"X-Amz-Function-Error": "Unhandled"}, '{"errorType":"ValueError","errorMessage":"boom"}')
     with pytest.raises(MessageFailed, match=r"the function failed \(Unhandled\): ValueError: boom"):
         await aws.invoke(FUNCTION, "{}", wait=True)
 
 
-async def test_a_function_is_never_invoked_again_by_the_client(aws: Boto3, sink: Sink) -> None:
+async def test_a_function_is_never_invoked_again_by_the_client(aws: AwsClient, sink: Sink) -> None:
     sink.fails = 500
     with pytest.raises(SinkDown):
         await aws.invoke(FUNCTION, "{}", wait=True)
@@ -76,7 +84,7 @@ async def test_a_function_is_never_invoked_again_by_the_client(aws: Boto3, sink:
     ((301, {"Location": "http://127.0.0.1:1/"}, ""), "as AWS does|301|ResponseParserError"),
 ])
 async def test_an_endpoint_that_is_something_else_takes_no_mail(
-    aws: Boto3, sink: Sink, answer: tuple[int, dict[str, str], str], reason: str,
+    aws: AwsClient, sink: Sink, answer: tuple[int, dict[str, str], str], reason: str,
 ) -> None:
     sink.always = answer
     calls = [aws.put_object("mail", "key", BODY), aws.publish(TOPIC, "s", "m")]
@@ -91,20 +99,20 @@ async def test_an_endpoint_that_is_something_else_takes_no_mail(
 async def test_an_endpoint_that_is_not_there_is_down() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: refused
-        aws = Boto3(access(f"http://127.0.0.1:{taken.getsockname()[1]}"))
+        aws = AwsClient(access(f"http://127.0.0.1:{taken.getsockname()[1]}"))
         with pytest.raises(SinkDown, match="EndpointConnectionError"):
             await aws.publish(TOPIC, "s", "m")
         await aws.close()
 
 
 async def test_no_credentials_is_something_an_operator_can_repair(sink: Sink) -> None:
-    aws = Boto3(Access(sink.endpoint, "us-east-1", lambda: boto3.session.Session("", "", region_name="us-east-1"), proxies=False))
+    aws = AwsClient(Access(sink.endpoint, "us-east-1", lambda: session("", ""), proxies=False))
     with pytest.raises(SinkDown, match=r"(?i)credentials"):
         await aws.publish(TOPIC, "s", "m")
     await aws.close()
 
 
-async def test_a_role_is_assumed_for_its_calls_only_and_once(aws: Boto3, sink: Sink) -> None:
+async def test_a_role_is_assumed_for_its_calls_only_and_once(aws: AwsClient, sink: Sink) -> None:
     await asyncio.gather(*(aws.put_object("mail", str(n), BODY, role=ROLE) for n in range(8)))
     await aws.publish(TOPIC, "s", "m", role=ROLE)
     await aws.publish(TOPIC, "s", "m")
@@ -113,7 +121,7 @@ async def test_a_role_is_assumed_for_its_calls_only_and_once(aws: Boto3, sink: S
     assert sink.keys[-1] == "AKIAOWN"
 
 
-async def test_the_credentials_of_a_role_are_renewed_before_they_expire(aws: Boto3, sink: Sink) -> None:
+async def test_the_credentials_of_a_role_are_renewed_before_they_expire(aws: AwsClient, sink: Sink) -> None:
     sink.lives = 60  # within botocore's mandatory margin, so the next call must renew
     await aws.put_object("mail", "a", BODY, role=ROLE)
     await aws.put_object("mail", "b", BODY, role=ROLE)
@@ -121,7 +129,7 @@ async def test_the_credentials_of_a_role_are_renewed_before_they_expire(aws: Bot
     assert sink.keys[-1] == f"ASIA{sink.assumed}"
 
 
-async def test_a_role_that_can_not_be_assumed_is_down(aws: Boto3, sink: Sink) -> None:
+async def test_a_role_that_can_not_be_assumed_is_down(aws: AwsClient, sink: Sink) -> None:
     sink.fails, sink.code = 403, "AccessDenied"
     with pytest.raises(SinkDown, match="AccessDenied"):
         await aws.put_object("mail", "a", BODY, role=ROLE)

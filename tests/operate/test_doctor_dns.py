@@ -7,7 +7,7 @@ from dns_server import DnsServer
 
 from inbound.assess.dns import Resolver
 from inbound.decide.rules import RuleFile
-from inbound.deliver.aws import Boto3
+from inbound.deliver.aws.client import AwsClient
 from inbound.operate.doctor import examine
 from inbound.settings import Settings
 
@@ -23,7 +23,7 @@ mx.example.com. 300 IN A 192.0.2.1
 
 async def told(zone: str, hostname: str = "mx.example.com") -> dict[str, tuple[bool, str]]:
     with DnsServer(zone) as server:
-        resolver, aws = Resolver([server.address]), Boto3()
+        resolver, aws = Resolver([server.address]), AwsClient()
         try:
             findings = await examine(Settings(hostname=hostname), RULES, aws, resolver)
         finally:

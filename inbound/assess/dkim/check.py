@@ -16,20 +16,12 @@ from inbound.assess.dkim.fields import Claim, Refused, read
 from inbound.assess.dkim.header import Header
 from inbound.assess.dkim.keys import KeyLookup, read_key
 from inbound.assess.dkim.results import DkimResults, Result, Signature
-from inbound.assess.dns import together
-from inbound.assess.forged import header_length
 from inbound.assess.message import HEAD
 
 SIGNATURES = 10  # judged of one message; RFC 6376 §6.1 lets a verifier limit them
 RECORDS = 4  # tried of those at one name; RFC 6376 §6.1.2 leaves it to us
 _PIECE = 65_536
 _INLINE = 262_144  # octets of body hashed without a thread: about a millisecond
-
-
-def is_signed(content: Content) -> bool:
-    """May the message have a signature? Where it has none, `check` waits for nothing."""
-    head = content.head(HEAD)
-    return b"dkim-signature" in head[: header_length(head)].lower()
 
 
 async def check(content: Content, lookup: KeyLookup, *, now: float) -> DkimResults:
@@ -43,8 +35,6 @@ async def check(content: Content, lookup: KeyLookup, *, now: float) -> DkimResul
     if header.flaw:
         return DkimResults(tuple(_flawed(each, *header.flaw) for each in readings), len(places) - len(readings))
     claims = [each for each in readings if isinstance(each, Claim)]
-    if not claims:
-        return DkimResults(tuple(each for each in readings if isinstance(each, Signature)), len(places) - len(readings))
     bodies, answers = await asyncio.gather(_hash_body(content, header.body, claims), _look_up(claims, lookup))
     signatures = [_judge(each, header, bodies, answers) if isinstance(each, Claim) else each for each in readings]
     return DkimResults(tuple(signatures), len(places) - len(readings))
@@ -70,7 +60,7 @@ def _pieces(content: Content, start: int) -> Iterator[bytes]:
 
 async def _look_up(claims: Iterable[Claim], lookup: KeyLookup) -> Mapping[str, Answer]:
     names = dict.fromkeys(claim.key_name for claim in claims)
-    return dict(zip(names, await together([lookup(name) for name in names]), strict=True))
+    return dict(zip(names, await asyncio.gather(*map(lookup, names)), strict=True))
 
 
 def _judge(claim: Claim, header: Header, bodies: Mapping[BodyTerms, BodyHash], answers: Mapping[str, Answer]) -> Signature:

@@ -207,10 +207,10 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 
 
 def local_session(region: str) -> Any:
-    """A boto3 session with test credentials and nothing of the user's own AWS. Slow: it loads boto3."""
-    from inbound.operate.dev.session import dev_session  # noqa: PLC0415  # only when a call is made
+    """A botocore session with test credentials and nothing of the user's own AWS. Slow: it loads boto3."""
+    from inbound.operate.dev.session import core_session  # noqa: PLC0415  # only when a call is made
 
-    return dev_session(region)
+    return core_session(region)
 
 
 def names(rule_set: RuleSet) -> list[str]:

@@ -40,12 +40,12 @@ def doctor(file: Path, as_json: bool) -> None:
 
 async def _examine(rule_set: RuleSet) -> list[Finding]:
     from inbound.assess.dns import Resolver  # noqa: PLC0415  # see above
-    from inbound.deliver.aws import Boto3  # noqa: PLC0415
+    from inbound.deliver.aws.client import AwsClient  # noqa: PLC0415
     from inbound.operate.doctor import examine  # noqa: PLC0415
     from inbound.settings import read  # noqa: PLC0415
 
     settings = read()
-    aws, resolver = Boto3(), Resolver(settings.dns)
+    aws, resolver = AwsClient(), Resolver(settings.dns)
     try:
         return await examine(settings, rule_set, aws, resolver)
     finally:

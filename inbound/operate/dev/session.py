@@ -16,8 +16,8 @@ NO_PROXIES: dict[str, str] = {}
 """For `botocore.config.Config(proxies=…)`: loopback is reached directly, whatever HTTP_PROXY says."""
 
 
-def dev_session(region: str) -> boto3.session.Session:
-    """A session that signs with test credentials and reads neither the environment nor ~/.aws.
+def core_session(region: str) -> botocore.session.Session:
+    """A botocore session that signs with test credentials and reads neither the environment nor ~/.aws.
 
     Its clients want `endpoint_url` and a Config with `proxies=NO_PROXIES`; only for those two would they still look at the environment.
     """
@@ -26,5 +26,11 @@ def dev_session(region: str) -> boto3.session.Session:
         core.session_var_map[name] = (in_file, None, default, conversion)
     core.set_config_variable("config_file", os.devnull)
     core.set_config_variable("credentials_file", os.devnull)
-    return boto3.session.Session(
-        aws_access_key_id=KEY, aws_secret_access_key=SECRET, region_name=region, botocore_session=core)
+    core.set_config_variable("region", region)
+    core.set_credentials(KEY, SECRET)
+    return core
+
+
+def dev_session(region: str) -> boto3.session.Session:
+    """`core_session` as boto3 knows it."""
+    return boto3.session.Session(botocore_session=core_session(region))
