@@ -10,9 +10,11 @@ from urllib.parse import parse_qs, unquote
 from aiohttp import web
 
 PUBLISHED = '<PublishResponse xmlns="http://sns.amazonaws.com/doc/2010-03-31/"><PublishResult><MessageId>{}</MessageId></PublishResult></PublishResponse>'
+BATCH = '<PublishBatchResponse xmlns="http://sns.amazonaws.com/doc/2010-03-31/"><PublishBatchResult>{}</PublishBatchResult></PublishBatchResponse>'
 ASSUMED = """<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult><Credentials>
 <AccessKeyId>ASIA{0}</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>token{0}</SessionToken><Expiration>{1}</Expiration>
 </Credentials></AssumeRoleResult></AssumeRoleResponse>"""
+REFUSED = "<Error><Code>InvalidParameter</Code><Message>Invalid parameter: Message</Message></Error>"
 FAILED = "<Error><Code>{}</Code><Message>told to fail</Message></Error>"
 
 
@@ -21,7 +23,8 @@ class Sink:
 
     `fails` is a status that every call gets, with `code` as its error code. `keys` lists the access key of every call. `answers` holds
     (status, headers, body) for a function's name, `always` the same for every call. `lives` is how many seconds a role's credentials last. No
-    call is answered before `hang` is set, if there is one.
+    call is answered before `hang` is set, if there is one; with `hangs`, only those whose path or body holds it wait. `batches` lists how many
+    messages each PublishBatch had; without `knows_batches` it is an unknown action. A message that holds `refused` is refused.
     """
 
     def __init__(self) -> None:
@@ -38,6 +41,10 @@ class Sink:
         self.assumed = 0
         self.lives = 3600.0
         self.hang: asyncio.Event | None = None
+        self.hangs = b""
+        self.batches: list[int] = []
+        self.knows_batches = True
+        self.refused = ""
         self.changed = asyncio.Condition()
         self.endpoint = ""
         self._runner: web.AppRunner | None = None
@@ -68,7 +75,7 @@ class Sink:
             return web.Response(status=400)
         path = request.match_info["path"]
         self.keys.append(request.headers.get("Authorization", "").partition("Credential=")[2].partition("/")[0])
-        if self.hang is not None:
+        if self.hang is not None and (self.hangs in body or self.hangs in path.encode()):
             async with self.changed:
                 self.changed.notify_all()
             await self.hang.wait()
@@ -106,8 +113,31 @@ class Sink:
             self.assumed += 1
             expires = datetime.now(UTC) + timedelta(seconds=self.lives)
             return web.Response(text=ASSUMED.format(self.assumed, expires.strftime("%Y-%m-%dT%H:%M:%SZ")), content_type="text/xml")
-        self.published.append((form["TopicArn"][0], form["Message"][0]))
+        if form["Action"] == ["PublishBatch"]:
+            return self._batch(form)
+        if not self._publish(form["TopicArn"][0], form["Message"][0]):
+            return web.Response(status=400, text=f"<ErrorResponse>{REFUSED}</ErrorResponse>", content_type="text/xml")
         return web.Response(text=PUBLISHED.format(len(self.published)), content_type="text/xml")
+
+    def _batch(self, form: dict[str, list[str]]) -> web.Response:
+        if not self.knows_batches:
+            error = "<Error><Code>InvalidAction</Code><Message>PublishBatch</Message></Error>"
+            return web.Response(status=400, text=f"<ErrorResponse>{error}</ErrorResponse>", content_type="text/xml")
+        told, number = "", 0
+        while (entry := f"PublishBatchRequestEntries.member.{number + 1}") + ".Id" in form:
+            name, number = form[f"{entry}.Id"][0], number + 1
+            if self._publish(form["TopicArn"][0], form[f"{entry}.Message"][0]):
+                told += f"<Successful><member><Id>{name}</Id><MessageId>{len(self.published)}</MessageId></member></Successful>"
+            else:
+                told += f"<Failed><member><Id>{name}</Id><Code>InvalidParameter</Code><SenderFault>true</SenderFault></member></Failed>"
+        self.batches.append(number)
+        return web.Response(text=BATCH.format(told), content_type="text/xml")
+
+    def _publish(self, topic: str, message: str) -> bool:
+        if self.refused and self.refused in message:
+            return False
+        self.published.append((topic, message))
+        return True
 
 
 def dechunk(body: bytes) -> bytes:

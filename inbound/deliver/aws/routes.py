@@ -19,7 +19,7 @@ from inbound.deliver.sinks import SinkDown
 KEY = "inbound"  # stands for the key of an object
 ROUTES = 65_536  # kept at once
 VERSION_4 = frozenset(("v4", "s3v4"))
-_PER_REQUEST = ("authorization", "content-encoding", "content-length", "content-md5", "expect", "host", "transfer-encoding")
+_CONSTANT = frozenset(("content-type", "user-agent", "x-amz-invocation-type"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +107,15 @@ class Routes:
     def _client(self, service: str, region: str) -> Any:
         """One that makes every request and sends none. Its keys are nobody's: who we are is no matter here, and may take long to learn."""
         client = self._sessions.make(service, region, single=True, aws_access_key_id=KEY, aws_secret_access_key=KEY)
-        signature: dict[str, str] = {}
+        signatures: list[_Signature] = []
 
         def note(*, signing_name: str, region_name: str, signature_version: str, **_: Any) -> None:
-            signature.update(name=signing_name, region=region_name, version=signature_version)
+            signatures.append(_Signature(signing_name, region_name, signature_version))
 
         def stop(*, request: Any, **_: Any) -> None:
-            raise _NotSent(request, dict(signature))
+            first = signatures[0]  # another is for a call that the first one would need, as those on directory buckets do
+            signatures.clear()
+            raise _NotSent(request, first)
 
         client.meta.events.register_last("before-sign", note)
         client.meta.events.register_first("before-send", stop)
@@ -121,35 +123,42 @@ class Routes:
 
     def _route(self, client: Any, found: _NotSent, region: str) -> Route:
         request, signature = found.request, found.signature
-        if signature.get("version") not in VERSION_4:
-            raise SinkDown(f"{request.url.partition('?')[0]} asks for a signature that is not supported ({signature.get('version')})")
+        if signature.version not in VERSION_4:
+            raise SinkDown(f"{request.url.partition('?')[0]} asks for a signature that is not supported ({signature.version})")
         url = urlsplit(request.url)
         is_s3 = request.method == "PUT"
         config = client.meta.config
         return Route(
             method=request.method, origin=f"{url.scheme}://{url.netloc}", host=url.netloc, path=url.path.removesuffix(KEY) if is_s3 else url.path,
-            headers=_constant(request.headers), scope=Scope(signature["name"], signature["region"], is_s3), region=region,
+            headers=_constant(request.headers), scope=Scope(signature.service, signature.region, is_s3), region=region,
             proxy=_proxy(request.url) if self._sessions.access.proxies else "",
             has_checksum=is_s3 and config.request_checksum_calculation == "when_supported",
             signs_body=not is_s3 or bool((config.s3 or {}).get("payload_signing_enabled")),
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Signature:
+    """What botocore would sign a request with."""
+
+    service: str
+    region: str
+    version: str
+
+
 class _NotSent(Exception):
     """A request that was made and not sent."""
 
-    def __init__(self, request: Any, signature: dict[str, str]) -> None:
+    def __init__(self, request: Any, signature: _Signature) -> None:
         super().__init__("not sent")
         self.request = request
         self.signature = signature
 
 
 def _constant(headers: Mapping[str, Any]) -> dict[str, str]:
-    """Those headers that are the same for every request of the kind."""
+    """Those headers that are the same for every request of the kind; all others are about one request."""
     texts = {name: value.decode("latin-1") if isinstance(value, bytes) else str(value) for name, value in headers.items()}
-    return {name: value for name, value in texts.items()
-            if name.lower() not in _PER_REQUEST and not name.lower().startswith(("amz-sdk-", "x-amz-checksum-", "x-amz-content-", "x-amz-date",
-                                                                               "x-amz-sdk-", "x-amz-security-", "x-amz-trailer"))}
+    return {name: value for name, value in texts.items() if name.lower() in _CONSTANT}
 
 
 def _proxy(url: str) -> str:
