@@ -15,7 +15,7 @@ from inbound.accept.listener import Listener, bind
 from inbound.accept.policy import LOOPBACK, Limits, Trust
 from inbound.accept.quotas import Quotas
 from inbound.accept.rate import Rate
-from inbound.accept.spool import Spool, SpoolError
+from inbound.accept.spool import Spool, SpoolError, SpoolFull
 from inbound.accept.spool.sqlite import SqliteSpool
 from inbound.accept.tls import Certificate, CertificateError
 from inbound.assess.assessor import Assessor, Guard, unguarded
@@ -52,6 +52,7 @@ from inbound.settings import Settings, SettingsError, SmtpAddress
 
 SWEEP = 60.0  # seconds between looks for traces whose time is over
 LISTENER_DRAIN = 15.0  # seconds that transactions have to finish at a stop
+SPACE = 1.0  # seconds between looks whether a full disk takes what a start has to write
 WORKER_DRAIN = 10.0  # seconds that messages in hand have
 ALERTS_DRAIN = 2.0  # seconds that alerts have which were not told yet
 
@@ -120,11 +121,14 @@ class Service:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Load the rules, open the spool, begin with what waits, listen. Raises RulesError, SpoolError, SettingsError; then nothing runs."""
+        """Load the rules, open the spool, begin with what waits, listen. Raises RulesError, SpoolError, SettingsError; then nothing runs.
+
+        On a full disk it waits for space: who would start it again and again may give up before there is any.
+        """
         await self.rules.read()
         sockets, secure = self._bind()
         try:
-            await self.spool.start()
+            await self._with_space(self.spool.start)
         except BaseException:
             for sock in (*sockets, *secure):
                 sock.close()
@@ -136,7 +140,7 @@ class Service:
             raise
 
     async def _begin(self, sockets: list[socket.socket], secure: list[socket.socket]) -> None:
-        await self.rules.adopt()
+        await self._with_space(self.rules.adopt)
         counts = await self.spool.counts()
         waiting = {str(state): count for state, count in counts.items() if count and state != "done"}
         if waiting:
@@ -149,9 +153,21 @@ class Service:
         if self.certificate is not None:
             self._tasks.append(asyncio.create_task(self.certificate.watch()))
         self.ready = True
-        self.log.info(Event.SERVICE_STARTED, smtp=[str(a) for a in self.addresses], hostname=self.settings.hostname,
+        self.log.info(Event.SERVICE_STARTED, smtp=[str(a) for a in self.addresses], http=str(self.http), hostname=self.settings.hostname,
                       rules=str(self.settings.rules), revision=self.rules.current.rule_set.revision, data=str(self.settings.data))
         self._warn()
+
+    async def _with_space(self, begin: Callable[[], Awaitable[None]]) -> None:
+        is_told = False
+        while True:
+            try:
+                await begin()
+                return
+            except SpoolFull as error:
+                if not is_told:
+                    self.log.error(Event.SPOOL_FAILED, error=f"{self.settings.data}: {error}; the start waits for space")
+                is_told = True
+                await asyncio.sleep(SPACE)
 
     async def stop(self) -> None:
         """Drain: idle sessions get 421, transactions and messages in hand are finished, leases given back."""

@@ -154,13 +154,14 @@ class Outlet:
             if wait > 0:
                 await set_within(self._wake, wait)
             else:
-                await self._tell_due(self._monotonic())
+                await self.tell_due(self._monotonic())
 
     async def flush(self) -> None:
         """Try once to tell all there is."""
-        await self._tell_due(float("inf"))
+        await self.tell_due(float("inf"))
 
-    async def _tell_due(self, now: float) -> None:
+    async def tell_due(self, now: float) -> None:
+        """Tell what is due at that time of `monotonic`."""
         for kind in [kind for kind, pending in self._pending.items() if pending.due <= now]:
             await self._send(kind, self._pending.pop(kind))
 
@@ -171,6 +172,9 @@ class Outlet:
                 await self._channel.send(alert)
         except (AlertFailed, TimeoutError) as error:
             self._failed(kind, told, str(error) or f"the {self._channel.name} did not answer within {SECONDS:.0f} s")
+        except asyncio.CancelledError:
+            self._pending[kind] = told  # for `flush`
+            raise
         except Exception as error:
             self._failed(kind, told, type(error).__name__)
         else:

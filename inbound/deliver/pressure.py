@@ -20,7 +20,8 @@ from inbound.log import Event, Log
 from inbound.metrics import DISK_FREE, DISK_RESERVE, OLDEST, PRESSURE, SPOOL_BYTES, SPOOL_FAILURES, SPOOL_TROUBLE, Metrics
 
 LOOK = 1.0  # seconds between looks
-SHARE = 20  # a look that takes long is followed by a pause so many times as long
+SHARE = 20  # a spool that takes long to answer is asked again after a pause so many times as long
+PAUSE = 30.0  # but no longer than this
 MESSAGES = 1.5  # free space, in messages of the largest size, as Postfix wants it
 FLOOR = 64 << 20  # and no less than this: SQLite's log and the pages that it goes into need room
 
@@ -61,25 +62,39 @@ class Pressure:
         self._tell = tell
         self._free = free
         self._clock = clock
+        self._of_spool: tuple[Reply, str] | None = None  # what the spool's last answer came to
+        self._ask_at = 0.0  # when it is asked again, by the loop's clock
         self._metrics.put(DISK_RESERVE, bounds.reserve)
         self._metrics.put(SPOOL_TROUBLE, 0)
 
     async def watch(self) -> None:
         """Look again and again, until cancelled."""
-        loop = asyncio.get_running_loop()
         while True:
-            began = loop.time()
-            await self.look()
-            await asyncio.sleep(max(LOOK, SHARE * (loop.time() - began)))
+            await asyncio.sleep(LOOK)
+            await self.look(spare=True)
 
-    async def look(self) -> None:
-        """Ask the file system and the spool how it stands now."""
-        found = await self._space()
-        if self.trouble:
-            await self._recovered()
-        if found is None:
-            found = await self._spooled()
-        self._turn(*found or (None, ""))
+    async def look(self, *, spare: bool = False) -> None:
+        """Ask the file system and the spool how it stands now. Where one does not answer, the door stays as it is.
+
+        `spare` a spool that took long to answer the last time.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            found = await self._space()
+            if not spare or loop.time() >= self._ask_at:
+                began = loop.time()
+                self._of_spool = await self._spooled()
+                self._ask_at = loop.time() + min(PAUSE, SHARE * (loop.time() - began))
+            self._turn(*(found or self._of_spool or (None, "")))
+            if self.trouble:  # no sender may come to find out that it is over, once a load balancer keeps them away
+                await self._spool.probe()
+        except SpoolError as error:
+            self._in_trouble(str(error))
+        except OSError as error:
+            self._in_trouble(f"{self._folder}: {error.strerror or error}")
+        else:
+            self.trouble = ""
+            self._metrics.put(SPOOL_TROUBLE, 0)
 
     def failed(self, error: SpoolError) -> None:
         """A message could not be kept: until a look finds that one could, the spool is in trouble."""
@@ -87,22 +102,14 @@ class Pressure:
         self._in_trouble(str(error))
 
     async def _space(self) -> tuple[Reply, str] | None:
-        try:
-            free = await asyncio.to_thread(self._free, self._folder)
-        except OSError as error:
-            self._in_trouble(f"{self._folder}: {error.strerror or error}")
-            return None
+        free = await asyncio.to_thread(self._free, self._folder)
         self._metrics.put(DISK_FREE, free)
         if free >= self._bounds.reserve:
             return None
         return reply.SPOOL_FULL, f"{_mb(free)} free at {self._folder}, where {_mb(self._bounds.reserve)} are to stay free"
 
     async def _spooled(self) -> tuple[Reply, str] | None:
-        try:
-            load = await self._spool.load()
-        except SpoolError as error:
-            self._in_trouble(str(error))
-            return None if self.refusal is None else (self.refusal, self.why)
+        load = await self._spool.load()
         age = 0.0 if load.oldest is None else max(0.0, self._clock() - load.oldest)
         self._metrics.put(OLDEST, age)
         self._metrics.put(SPOOL_BYTES, load.octets)
@@ -111,16 +118,6 @@ class Pressure:
         if age > self._bounds.age:
             return reply.BACKLOG, f"the oldest message has waited {age:.0f} s, INBOUND_SPOOL_AGE is {self._bounds.age:.0f} s"
         return None
-
-    async def _recovered(self) -> None:
-        """See whether messages could be kept again: no sender may come to find out, once a load balancer keeps them away."""
-        try:
-            await self._spool.probe()
-        except SpoolError as error:
-            self._in_trouble(str(error))
-        else:
-            self.trouble = ""
-            self._metrics.put(SPOOL_TROUBLE, 0)
 
     def _in_trouble(self, error: str) -> None:
         if not self.trouble:

@@ -18,7 +18,7 @@ from inbound.operate.api import bind_http, serve_http
 from inbound.operate.cli import complain, fail, spool_trouble
 from inbound.operate.systemd import Notifier, inherited
 from inbound.service import Service, event_loop_runner
-from inbound.settings import Settings, SettingsError, Supervisor, supervisor
+from inbound.settings import Address, Settings, SettingsError, Supervisor, supervisor
 
 IMPATIENT = 0.5  # seconds after which a second signal is meant: shells and supervisors send some twice
 
@@ -81,6 +81,7 @@ async def _run(settings: Settings, around: Around, started: Callable[[Service], 
         sockets = bind_http(settings.http_listen, service.chosen_with["http"])  # before the first mail, not after it
         for sock in sockets:
             stack.callback(sock.close)
+        service.http = Address(*sockets[0].getsockname()[:2])
         starting = asyncio.create_task(service.start())
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)

@@ -40,6 +40,7 @@ class Serve:
         self.events: list[dict[str, Any]] = []
         self.process: asyncio.subprocess.Process | None = None
         self.port = 0
+        self.http = ""
         self.errors = ""
         self._heard = asyncio.Condition()
         self._readers: list[asyncio.Task[None]] = []
@@ -54,6 +55,7 @@ class Serve:
         self._readers = [asyncio.create_task(self._read()), asyncio.create_task(self._read_errors())]
         started = await self.until(lambda e: e["event"] == "service.started", after=before)
         self.port = int(started["smtp"][0].rsplit(":", 1)[1])
+        self.http = f"http://{started['http']}"
 
     async def kill(self, number: int = 9) -> int:
         """Send a signal and wait for the end; the exit status."""

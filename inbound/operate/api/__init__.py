@@ -40,7 +40,6 @@ async def serve_http(service: Service, sockets: list[socket.socket]) -> web.AppR
     await runner.setup()
     for sock in sockets:
         await web.SockSite(runner, sock).start()
-    service.http = Address(*runner.addresses[0][:2])
     return runner
 
 
