@@ -274,9 +274,9 @@ def scanners(settings: Settings) -> dict[str, Scanner]:
 def limits(settings: Settings) -> Limits:
     """The listener's limits."""
     return Limits(
-        message_size=settings.max_message_size, recipients=settings.max_recipients, messages=settings.max_messages,
-        connections=settings.max_connections, connections_per_client=settings.max_connections_per_client, errors=settings.max_errors,
-        hops=settings.max_hops, bare_newlines=settings.bare_newline == "accept",
+        message_size=settings.max_message_size, header_size=settings.max_header_size, recipients=settings.max_recipients,
+        messages=settings.max_messages, connections=settings.max_connections, connections_per_client=settings.max_connections_per_client,
+        errors=settings.max_errors, junk=settings.max_junk_commands, hops=settings.max_hops, bare_newlines=settings.bare_newline == "accept",
         command_timeout=settings.command_timeout, data_timeout=settings.data_timeout, min_data_rate=settings.min_data_rate,
         trusted=settings.trusted,
     )

@@ -350,11 +350,16 @@ class Settings(BaseSettings):
         "", description="our name in Authentication-Results; default: the host name. A sender's header that claims it is renamed")
     max_message_size: Size = Field(
         40 * 1024 * 1024, ge=1024, description="octets of a message, headers included; more is refused with 552 5.3.4")
+    max_header_size: Size = Field(
+        0, ge=0, description="octets of a header block; more is refused with 552 5.3.4. `0` sets no limit: the message is stored whole, the first "
+        "100 KiB of its header are read")
     max_recipients: int = Field(1000, ge=100, description="recipients of one message; more get 452 4.5.3")
     max_messages: int = Field(1000, ge=0, description="messages of one connection, then 421 4.7.0; `0` sets no limit")
     max_connections: int = Field(1000, ge=1, description="SMTP connections in all; more get 421 4.7.0")
     max_connections_per_client: int = Field(50, ge=1, description="SMTP connections of one IPv4 address or IPv6 /64; more get 421 4.7.0")
     max_errors: int = Field(20, ge=1, description="refused commands of one session, then 421 4.7.0")
+    max_junk_commands: int = Field(100, ge=10, description="commands of one session, between two messages, that bring none nearer (NOOP, RSET, EHLO, "
+        "VRFY, ...), then 421 4.7.0")
     max_hops: int = Field(50, ge=10, description="Received fields of a message; more is a mail loop, 554 5.4.6")
     bare_newline: Literal["accept", "reject"] = Field(
         "accept", description="a CR or LF alone in a message: `accept` keeps it as it came, and it never ends a line, nor the message; "

@@ -12,6 +12,8 @@ from inbound.accept.reply import BAD_CHUNK, Refusal
 
 _CHUNK = re.compile(rb"[ \t]*([0-9]{1,20})(?:[ \t]+(LAST))?[ \t]*", re.IGNORECASE)
 _RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_EMPTY_LINE = re.compile(rb"\n\r?\n")
+_FIRST_LINE = re.compile(rb"From |[!-9;-~]+[ \t]*:")
 _HEADER_END = re.compile(rb"(?:\A|\r?\n)\r?\n")
 
 
@@ -94,6 +96,35 @@ class LineEnds:
     def has_bare(self) -> bool:
         """Is there a bare CR or LF in what came so far?"""
         return self._mixed or self._held
+
+
+class HeaderLength:
+    """Feed it content; it tells how long the header block is that begins it, without the empty line (RFC 5322 §2.1)."""
+
+    __slots__ = ("_held", "ended", "octets")
+
+    def __init__(self) -> None:
+        self.octets = 0
+        self.ended = False
+        self._held = b"\n"  # as if a line had just ended: the empty line may be the first
+
+    def feed(self, piece: bytes) -> None:
+        """The next piece of the content."""
+        if self.ended:
+            return
+        data = self._held + piece
+        end = _EMPTY_LINE.search(data)
+        if end is None:
+            self.octets += len(piece)
+            self._held = data[-2:]
+        else:
+            self.octets += end.start() + 1 - len(self._held)
+            self.ended = True
+
+
+def begins_with_field(head: bytes) -> bool:
+    """Is the first line of a message a header field, or an mbox line above one? If it is not, there is no header block."""
+    return _FIRST_LINE.match(head) is not None
 
 
 def received_count(head: bytes) -> int:

@@ -24,15 +24,18 @@ _SIZE = re.compile(r"[0-9]{1,20}", re.ASCII)
 class Limits:
     """What one client and all clients together may take. Sizes in octets, times in seconds, rates in octets a second.
 
-    `messages` are those of one connection; 0 is no limit. `bare_newlines`: are a CR and an LF without each other taken as content?
+    `messages` are those of one connection; 0 is no limit, nor is it for `header_size`. `errors` are of a session, `junk` are commands
+    that bring no message nearer, between two messages. `bare_newlines`: are a CR and an LF without each other taken as content?
     """
 
     message_size: int = 40 * 1024 * 1024
+    header_size: int = 0
     recipients: int = 1000
     messages: int = 1000
     connections: int = 1000
     connections_per_client: int = 50
     errors: int = 20
+    junk: int = 100
     hops: int = 50
     bare_newlines: bool = True
     command_timeout: float = 300.0

@@ -105,6 +105,7 @@ NOT_TRUSTED = Reply(550, "5.7.0", "Your address may not speak for other clients"
 BARE_NEWLINE = Reply(550, "5.5.2", "Bare CR or LF in the message; lines end with CRLF", "bare newline")
 NO_SUCH_RECIPIENT = Reply(550, "5.1.1", "Requested action not taken: mailbox unavailable", "no rule")
 TOO_LARGE = Reply(552, "5.3.4", "Message too large", "size")
+HEADER_TOO_LARGE = Reply(552, "5.3.4", "Message header too large", "header size")
 NOT_ASCII = Reply(553, "5.6.7", "Non-ASCII address without SMTPUTF8", "smtputf8")
 LOOP = Reply(554, "5.4.6", "Too many hops, this looks like a mail loop", "loop")
 UNKNOWN_PARAMETER = Reply(555, "5.5.4", "Parameter not recognized or not implemented", "parameter")

@@ -22,7 +22,6 @@ from inbound.accept.spool import Draft
 if TYPE_CHECKING:
     from inbound.accept.listener import Listener
 
-JUNK_LIMIT = 100  # commands that bring no message nearer, between two messages
 OVERSHOOT = 1000  # recipients refused in one transaction, before the session ends: a sender of twice what we take comes through
 PROXY_SECONDS = 3.0  # for a PROXY header to arrive
 _HTTP_VERBS = frozenset((b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT", b"DELETE", b"PATCH"))
@@ -233,13 +232,13 @@ class Session(Connection):
             self.errors += 1
         elif verb != "RCPT" or answer is reply.INTERNAL:  # refused recipients have OVERSHOOT
             self.junk += 1
-        if self.errors > self.listener.limits.errors or self.junk > JUNK_LIMIT:
+        if self.errors > self.listener.limits.errors or self.junk > self.listener.limits.junk:
             self.refuse(reply.TOO_MANY_ERRORS, verb)
 
     def _wasted(self) -> None:
         """Count a command that brings no message nearer."""
         self.junk += 1
-        if self.junk > JUNK_LIMIT:
+        if self.junk > self.listener.limits.junk:
             raise Refusal(reply.TOO_MANY_ERRORS)
 
     async def _ehlo(self, argument: bytes) -> None:

@@ -14,7 +14,7 @@ import pytest
 from front_door import Door, front_door, until
 from smtp_client import Client, Gone
 
-from inbound.accept import connection, listener, reply, session
+from inbound.accept import connection, listener, policy, reply
 from inbound.accept.listener import bind
 
 MB = 1024 * 1024
@@ -77,7 +77,7 @@ async def test_commands_without_end_whose_replies_nobody_reads_end_the_session()
         assert tracemalloc.get_traced_memory()[1] < 4 * MB
         assert door.journal.refusals == [str(reply.TOO_MANY_ERRORS)]
         # the system throws away what is unsent when it closes a connection with unread octets: the last replies may be missing
-        assert (await client.rest()).count(str(reply.OK)) <= session.JUNK_LIMIT
+        assert (await client.rest()).count(str(reply.OK)) <= policy.Limits().junk
     tracemalloc.stop()
 
 

@@ -412,11 +412,11 @@ async def test_f8_temporary_refusals_without_end_end_the_session() -> None:
         client = await door.greeted("HELO client.example")
         await client.send(b"MAIL FROM:<>\r\n" * 500)
         assert (await client.rest()).splitlines()[-2:] == [str(reply.SPOOL_FULL), str(reply.TOO_MANY_ERRORS)]
-        assert len(door.journal.events) <= session.JUNK_LIMIT + 2
+        assert len(door.journal.events) <= policy.Limits().junk + 2
 
 
 async def test_f8_internal_errors_without_end_end_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with front_door(failures=session.JUNK_LIMIT) as door:
+    async with front_door(failures=policy.Limits().junk) as door:
         client = await door.greeted("HELO client.example", TRANSACTION[0])
         monkeypatch.setattr(policy, "recipient", lambda *_, **__: 1 / 0)
         await client.send(b"RCPT TO:<support@example.com>\r\n" * 500)
