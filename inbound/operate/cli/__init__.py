@@ -24,6 +24,7 @@ COMMANDS = {
     "check": "Validate the rule file.",
     "import": "Write a rules.yaml from SES, CloudFormation or Terraform.",
     "export": "Print the rules as SES has them.",
+    "prove": "Judge what SES received, and tell where it is not what SES did.",
     "policy": "Print the least AWS permissions that the rules need.",
     "dns": "Print the DNS records to publish.",
     "doctor": "Try what the rules need: AWS, certificate, DNS, disk.",
