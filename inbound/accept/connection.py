@@ -111,6 +111,11 @@ class Connection(SMTP):
         """Write a reply."""
         self._writer.write(answer.line())
 
+    @property
+    def is_behind(self) -> bool:
+        """Has the client still to take what was written?"""
+        return self.transport is not None and self.transport.get_write_buffer_size() > 0
+
     async def push(self, status: AnyStr) -> None:
         """aiosmtpd's own words: only the 220 of smtp_STARTTLS comes here, and goes out as ours, unless TLS is taken for granted."""
         if self.secure:

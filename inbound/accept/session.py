@@ -114,7 +114,8 @@ class Session(Connection):
             if self._greet():
                 while not self.closing:
                     await self._command()
-                    await self._with_client(self._writer.drain())
+                    if self.is_behind:
+                        await self._with_client(self._writer.drain())
                     if self.draining:
                         self.drain()
         except Closed:

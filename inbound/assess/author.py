@@ -88,8 +88,20 @@ def _is_plain(item: addresses.Item, text: str) -> bool:
     address = item.addresses[0]
     if item.text != address and not item.text.endswith(f" <{address}>"):
         return False
-    alone = re.findall(rf"(?<![^\s<,]){re.escape(address)}(?![^\s>,])", text)
-    return "@" not in address.rpartition("@")[0] and 0 < len(alone) == text.count(address)
+    return "@" not in address.rpartition("@")[0] and _stands_alone(address, text)
+
+
+def _stands_alone(address: str, text: str) -> bool:
+    """Is the address in the text, and wherever it is, nothing touches it but what separates addresses?"""
+    at = text.find(address)
+    if at < 0:
+        return False
+    while at >= 0:
+        before, after = text[:at][-1:], text[at + len(address) :][:1]
+        if (before and before not in "<," and not before.isspace()) or (after and after not in ">," and not after.isspace()):
+            return False
+        at = text.find(address, at + 1)
+    return True
 
 
 def _seen(block: bytes) -> list[bytes]:

@@ -5,6 +5,7 @@ Pure, over answers that are known. The tree walk asks for all of its at most eig
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -252,6 +253,7 @@ def _record(answer: Answer) -> _Record | None:
     return _parsed(found[0]) if len(found) == 1 else None
 
 
+@functools.lru_cache(maxsize=512)
 def _parsed(text: str) -> _Record:
     """§4.8: what is unknown or no syntax is ignored, the first of duplicates counts; words are compared without case."""
     tags: dict[str, str] = {}

@@ -6,6 +6,7 @@ long on a hostile record, is overridden.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 import urllib.parse
@@ -113,6 +114,11 @@ def _printable(text: str) -> str:
     return _UNPRINTABLE.sub("?", text[:_EXPLANATION_LIMIT])
 
 
+@functools.lru_cache(maxsize=2048)
+def _network(address: str, prefix: int) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    return ipaddress.ip_network(address).supernet(new_prefix=prefix)
+
+
 class _Query(spf.query):  # type: ignore[misc]  # pyspf has no types
     """pyspf's evaluation over known answers. What it asks for and does not know is kept in `missing`: pyspf swallows some exceptions."""
 
@@ -211,6 +217,13 @@ class _Query(spf.query):  # type: ignore[misc]  # pyspf has no types
             return bool(self.cidrmatch(self.dns_a(name, self.A), self.cidrmax))
         except spf.TempError:
             return False
+
+    def cidrmatch(self, ipaddrs: list[str], n: int) -> bool:
+        """Is the client in one of the networks of these addresses? Those of a record are made once, not once a message."""
+        try:
+            return any(self.ipaddr in network for network in [_network(ip, n) for ip in ipaddrs])
+        except ValueError as error:
+            raise spf.PermError(str(error)) from None
 
     def get_explanation(self, spec: str) -> str | None:
         """Only fail needs it, so it is looked up when that is known."""

@@ -123,10 +123,10 @@ class Lookup:
     def covers(self, entry: str) -> bool:
         """Is every address that the entry matches under an identity? Raises InvalidRecipient."""
         canonical = canonical_entry(entry)
-        if "@" in canonical:
-            return self.covered(entry)  # as it is written: the compared form of "a b"@example.com has lost its quotes
-        domain = canonical.removeprefix(".")
-        return domain in self._identities or any(parent[1:] in self._identities for parent in _parents(domain))
+        domain = canonical.rpartition("@")[2].removeprefix(".")
+        if domain in self._identities or any(parent[1:] in self._identities for parent in _parents(domain)):
+            return True
+        return "@" in canonical and self.covered(entry)  # as it is written: the compared form of "a b"@example.com has lost its quotes
 
     def match(self, address: str) -> tuple[int, ...]:
         """The positions, ascending, of the lists that match the address."""

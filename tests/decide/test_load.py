@@ -208,12 +208,20 @@ class TestBounds:
         assert loaded.rule_set.lookup.match("499@ab.io") == tuple(range(200))
         assert loaded.rule_set.lookup.match("500@ab.io") == ()
 
-    def test_larger_than_1_mb(self, tmp_path: Path) -> None:
+    def test_a_full_set_of_addresses_is_not_too_large(self, tmp_path: Path) -> None:
+        names = [", ".join(f"first.last-{rule}-{n}@bench.test" for n in range(500)) for rule in range(200)]
+        rules = "".join(f"    - {{Name: r{rule}, Recipients: [{each}]}}\n" for rule, each in enumerate(names))
         path = tmp_path / "rules.yaml"
-        path.write_bytes(b"#" * (1024 * 1024 + 1))
-        with pytest.raises(RulesError, match=r"rules.yaml: is larger than 1 MB \(1048576 octets\)"):
+        path.write_text(f"Identities: [bench.test]\nRuleSets:\n  default:\n{rules}")
+        assert path.stat().st_size > 2 * 1024 * 1024
+        assert load(path).rule_set.lookup.match("first.last-199-499@bench.test") == (199,)
+
+    def test_larger_than_4_mb(self, tmp_path: Path) -> None:
+        path = tmp_path / "rules.yaml"
+        path.write_bytes(b"#" * (4 * 1024 * 1024 + 1))
+        with pytest.raises(RulesError, match=r"rules.yaml: is larger than 4 MB \(4194304 octets\)"):
             load(path)
-        path.write_bytes(SAMPLE.read_bytes() + b"#" * (1024 * 1024 - len(SAMPLE.read_bytes())))
+        path.write_bytes(SAMPLE.read_bytes() + b"#" * (4 * 1024 * 1024 - len(SAMPLE.read_bytes())))
         load(path)
 
     @pytest.mark.parametrize("bomb", [

@@ -61,6 +61,7 @@ class GroupCommit:
         self._requests: deque[_Request] = deque()
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._awake = False
+        self._rousing = False
         self._lazy_timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._ended: asyncio.Future[None] = self._loop.create_future()
@@ -100,7 +101,7 @@ class GroupCommit:
         future: asyncio.Future[Any] = self._loop.create_future()
         self._requests.append(_Request(operation, future, committed, failed))
         if not lazy:
-            self._rouse()
+            self._rouse_soon()
         elif self._lazy_timer is None:
             self._lazy_timer = self._loop.call_later(LAZY_SECONDS, self._end_laziness)
         return future
@@ -116,7 +117,14 @@ class GroupCommit:
         if self._lazy_timer:
             self._lazy_timer.cancel()
 
+    def _rouse_soon(self) -> None:
+        """After this turn of the event loop, so that what it brings goes together: the thread would start with the first at once."""
+        if not self._rousing:
+            self._rousing = True
+            self._loop.call_soon(self._rouse)
+
     def _rouse(self) -> None:
+        self._rousing = False
         if not self._awake:  # the thread clears this before it takes the requests, so none is left behind
             self._awake = True
             self._wake.put(None)
