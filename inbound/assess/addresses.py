@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from inbound.assess import encoded_words
 
-TOKEN_LIMIT = 32_768  # more than 100 KiB of ordinary mailboxes hold
+TOKEN_LIMIT = 16_384  # what 100 KiB of ordinary mailboxes hold
 
 _QUOTED = r'"[^"\\]*+(?:\\.[^"\\]*+)*+'
 _ATOMS = r'[^\x00-\x20\x7f"(),:;<>@\[\]\\]++'

@@ -6,13 +6,13 @@ What DNS may cost one message is one budget (`dns.MESSAGE_SECONDS`, `dns.MESSAGE
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from inbound.accept.envelope import Envelope
+from inbound.accept.policy import LOOPBACK, is_in
 from inbound.accept.spool import Content, SpoolError
 from inbound.assess import dkim, dmarc, spf
 from inbound.assess.answers import domain_name
@@ -21,9 +21,10 @@ from inbound.assess.author import Author, author
 from inbound.assess.dkim import DkimResults
 from inbound.assess.dmarc import DmarcResult, Identifier
 from inbound.assess.dns import Budget, Resolver, reverse_name, settle
-from inbound.assess.message import HEAD, parse
+from inbound.assess.message import HEAD, header_block, parse_only
 from inbound.assess.scanning import Scanner, ScannerBusy, ScannerDown, Unscanned
 from inbound.assess.spf import SpfResult
+from inbound.assess.turns import turns
 from inbound.assess.verdicts import Assessment, Status, Verdict
 from inbound.log import Event, Log
 
@@ -76,11 +77,14 @@ class Assessor:
         name = await self._client_name(envelope) if earlier is None else earlier.client_name
         envelope = replace(envelope, peer=replace(envelope.peer, reverse_name=name)) if name else envelope
         kinds = (SCANS if earlier is None else earlier.unscanned) if scan else ()
-        judged, scanned = await asyncio.gather(
-            self._authenticated(envelope, content) if earlier is None else _known(earlier),
-            asyncio.gather(*(self._scan(kind, envelope, content) for kind in kinds)),
-        )
-        return self._with_scans(replace(judged, client_name=name), dict(zip(kinds, scanned, strict=True)))
+        if any(kind in self._scanners for kind in kinds):
+            judged, scanned = await asyncio.gather(
+                self._authenticated(envelope, content, earlier),
+                asyncio.gather(*(self._scan(kind, envelope, content) for kind in kinds)),
+            )
+        else:
+            judged, scanned = await self._authenticated(envelope, content, earlier), [NO_SCANNER] * len(kinds)
+        return self._with_scans(judged, name, dict(zip(kinds, scanned, strict=True)))
 
     async def findings(self, envelope: Envelope, content: Content, budget: Budget | None = None) -> tuple[Assessment, Findings]:
         """SPF, DKIM and DMARC, and how they came about. Raises SpoolError.
@@ -89,11 +93,8 @@ class Assessor:
         """
         budget = budget or self._resolver.budget()
         head = content.head(HEAD)
-        sender = author(head, parse(head))
-        from_spf, from_dkim = await asyncio.gather(
-            self._safely("spf", self._spf(envelope, budget)),
-            self._safely("dkim", dkim.check(content, lambda name: self._resolver.lookup(name, "TXT", budget), now=envelope.received_at)),
-        )
+        sender = await turns().take(len(header_block(head)[0]), lambda: author(head, parse_only("from", head)))
+        from_spf, from_dkim = await self._spf_and_dkim(envelope, content, budget)
         told_spf = _spf_trouble(envelope, from_spf) if isinstance(from_spf, Exception) else from_spf
         told_dkim = from_dkim if isinstance(from_dkim, DkimResults) else DkimResults()
         identifiers = dmarc.identifiers(told_spf or SpfResult("temperror", "", sender.domain, "mailfrom"), told_dkim.signatures)
@@ -118,9 +119,21 @@ class Assessor:
 
     # --- parts ---
 
-    async def _authenticated(self, envelope: Envelope, content: Content) -> Assessment:
+    async def _authenticated(self, envelope: Envelope, content: Content, earlier: Assessment | None) -> Assessment:
+        if earlier is not None:
+            return earlier
         assessment, _ = await self.findings(envelope, content)
         return assessment
+
+    async def _spf_and_dkim(self, envelope: Envelope, content: Content, budget: Budget,
+                            ) -> tuple[SpfResult | Exception | None, DkimResults | Exception]:
+        """Both at once, where each has to wait for DNS: a task of its own costs as much as all of SPF where the answers are known."""
+        if not dkim.is_signed(content):
+            return await self._safely("spf", self._spf(envelope, budget)), await self._safely("dkim", self._dkim(envelope, content, budget))
+        return await asyncio.gather(self._safely("spf", self._spf(envelope, budget)), self._safely("dkim", self._dkim(envelope, content, budget)))
+
+    async def _dkim(self, envelope: Envelope, content: Content, budget: Budget) -> DkimResults:
+        return await dkim.check(content, lambda name: self._resolver.lookup(name, "TXT", budget), now=envelope.received_at)
 
     async def _spf(self, envelope: Envelope, budget: Budget) -> SpfResult | None:
         if not envelope.peer.address:
@@ -140,7 +153,7 @@ class Assessor:
     async def _client_name(self, envelope: Envelope) -> str:
         """The client's name by DNS; a client on this machine has none."""
         peer = envelope.peer
-        if peer.reverse_name or not peer.address or ipaddress.ip_address(peer.address).is_loopback:
+        if peer.reverse_name or not peer.address or is_in(peer.address, LOOPBACK):
             return peer.reverse_name
         return await self.reverse_name(peer.address)
 
@@ -155,12 +168,13 @@ class Assessor:
             return error
         return found if isinstance(found, Verdict) else _failed(found)
 
-    def _with_scans(self, judged: Assessment, scanned: Mapping[str, Verdict | ScannerDown | ScannerBusy]) -> Assessment:
+    def _with_scans(self, judged: Assessment, client_name: str, scanned: Mapping[str, Verdict | ScannerDown | ScannerBusy]) -> Assessment:
         troubles = {kind: found for kind, found in scanned.items() if not isinstance(found, Verdict)}
         verdicts = {kind: found if isinstance(found, Verdict) else Verdict(Status.PROCESSING_FAILED, f"{self._scanners[kind].name}: {found}")
                     for kind, found in scanned.items()}
         awaited = [kind for kind, trouble in troubles.items() if self._waits or isinstance(trouble, ScannerBusy)]
-        whole = replace(judged, spam=verdicts.get("spam", judged.spam), virus=verdicts.get("virus", judged.virus), unscanned=tuple(awaited))
+        whole = replace(judged, spam=verdicts.get("spam", judged.spam), virus=verdicts.get("virus", judged.virus), unscanned=tuple(awaited),
+                        client_name=client_name)
         if awaited:
             raise Unscanned(whole, self._scanners[awaited[0]].name, troubles[awaited[0]])
         return whole
@@ -196,7 +210,3 @@ def _spf_trouble(envelope: Envelope, error: Exception) -> SpfResult:
 
 def _failed(error: Exception) -> Verdict:
     return Verdict(Status.PROCESSING_FAILED, f"internal error: {type(error).__name__}")
-
-
-async def _known(value: T) -> T:
-    return value

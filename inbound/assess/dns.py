@@ -9,7 +9,7 @@ import asyncio
 import ipaddress
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -197,9 +197,14 @@ async def settle(resolver: Resolver, budget: Budget, check: Callable[[Answers], 
         try:
             return check(answers)
         except Need as need:
-            found = await asyncio.gather(*(resolver.lookup(each.name, each.rdtype, budget) for each in need.questions))
+            found = await together([resolver.lookup(each.name, each.rdtype, budget) for each in need.questions])
             for asked, answer in zip(need.questions, found, strict=True):
                 answers.learn(asked, answer)
+
+
+async def together(lookups: Sequence[Awaitable[Answer]]) -> Sequence[Answer]:
+    """All answers, in order; one alone without a task of its own."""
+    return [await lookups[0]] if len(lookups) == 1 else await asyncio.gather(*lookups)
 
 
 async def reverse_name(resolver: Resolver, ip: str, budget: Budget | None = None) -> str:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 from inbound.assess import addresses, encoded_words, forged
 
 HEADER_LIMIT = 102_400
+FIELDS = 8_192  # read of one header; real messages have some dozens, and each takes memory far beyond its octets
 HEAD = HEADER_LIMIT + 4  # how much of a message `parse` wants to see: an empty line may follow right after the limit
 FIRST = 1_024  # how much of it `begins_with_field` wants to see: no name of a field is longer than a line may be
 
@@ -48,7 +50,8 @@ class Message:
     """The header of one message. Names of forged fields already carry `X-Forged-`, as consumers see them.
 
     `common` holds SES's commonHeaders in SES's order, without returnPath and without absent ones; the first of duplicates fills each.
-    `destination` holds the bare addresses of all To and Cc fields. `truncated`: the header block is larger than `HEADER_LIMIT`.
+    `destination` holds the bare addresses of all To and Cc fields. `truncated`: the header block is larger than `HEADER_LIMIT`, or has more
+    than `FIELDS` fields.
     """
 
     fields: tuple[Field, ...] = ()
@@ -62,13 +65,20 @@ def parse(head: bytes, *, authserv_id: str = "") -> Message:
 
     CRLF and LF end a line; the header block ends at the first empty line. A line that is no field (RFC 5322 §2.2) is left out with its
     continuation lines, and so is an mbox `From ` line; but a message whose first line is no field has no header. Of a block over
-    `HEADER_LIMIT` the whole fields within it are read.
+    `HEADER_LIMIT` the whole fields within it are read, of more than `FIELDS` fields the first.
     """
-    block, truncated = header_block(head)
-    block = _mark(block, forged.offsets_in(block, authserv_id=authserv_id))
-    fields = tuple(_field(match) for match in FIELD.finditer(block))
-    lists = {name: [addresses.read(_unfolded(found.raw)) for found in group] for name, group in _address_fields(fields).items()}
-    return Message(fields, truncated, _common(fields, lists), _destination(lists))
+    block, truncated = _marked(head, authserv_id)
+    found = list(islice(FIELD.finditer(block), FIELDS + 1))
+    fields = tuple(map(_field, found[:FIELDS]))
+    lists = {name: [addresses.read(_unfolded(each.raw)) for each in group] for name, group in _address_fields(fields).items()}
+    return Message(fields, truncated or len(found) > FIELDS, _common(fields, lists), _destination(lists))
+
+
+def parse_only(name: str, head: bytes) -> Message:
+    """`parse` for who asks about one field, named in lower case: the fields of that name as they came, with no values and no addresses."""
+    block, truncated = _marked(head, "")
+    found = ((match[1].decode("ascii"), match[2]) for match in FIELD.finditer(block))
+    return Message(tuple(Field(spelled, raw.removesuffix(b"\r"), "") for spelled, raw in found if spelled.lower() == name), truncated)
 
 
 def begins_with_field(head: bytes) -> bool:
@@ -94,6 +104,11 @@ def header_block(head: bytes) -> tuple[bytes, bool]:
     while end >= 0 and head[end + 1 : end + 2] in (b" ", b"\t"):
         end = head.rfind(b"\n", 0, end)
     return head[: end + 1], True
+
+
+def _marked(head: bytes, authserv_id: str) -> tuple[bytes, bool]:
+    block, truncated = header_block(head)
+    return _mark(block, forged.offsets_in(block, authserv_id=authserv_id)), truncated
 
 
 def _mark(block: bytes, offsets: Sequence[int]) -> bytes:

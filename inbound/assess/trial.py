@@ -132,22 +132,22 @@ class OrderedVerdicts:
         return overruled(found, await self._trial.ordered(content))
 
 
-def overruled(found: Assessment, ordered: Mapping[str, Status]) -> Assessment:
-    """The assessment with the ordered verdicts, and with header fields that agree with them."""
+def overruled(found: Assessment, ordered: Mapping[str, Status], why: str = _WHY) -> Assessment:
+    """The assessment with the ordered verdicts, for the reason `why`, and with header fields that agree with them."""
     effective = {name: status for name, status in ordered.items() if getattr(found, name).status is not Status.DISABLED}
     if not effective:
         return found
-    verdicts = {name: Verdict(status, _WHY) for name, status in effective.items()}
+    verdicts = {name: Verdict(status, why) for name, status in effective.items()}
     policy = found.dmarc_policy
     if "dmarc" in effective:
         policy = (policy or "reject") if effective["dmarc"] is Status.FAIL else ""
-    said = _said(found.authentication or Authentication(), effective)
+    said = _said(found.authentication or Authentication(), effective, why)
     return replace(found, dmarc_policy=policy, authentication=said, **verdicts)  # type: ignore[arg-type]  # each name is a verdict's
 
 
-def _said(said: Authentication, ordered: Mapping[str, Status]) -> Authentication:
+def _said(said: Authentication, ordered: Mapping[str, Status], why: str) -> Authentication:
     if "spf" in ordered:
-        said = replace(said, spf=_WORDS[ordered["spf"]], explanation=_WHY)
+        said = replace(said, spf=_WORDS[ordered["spf"]], explanation=why)
     if "dkim" in ordered:
         clauses = () if ordered["dkim"] is Status.GRAY else (Clause(_WORDS[ordered["dkim"]], said.from_domain),)
         said = replace(said, dkim=clauses)

@@ -64,7 +64,15 @@ class Assessment:
 
     def to_json(self) -> str:
         """JSON text for the spool."""
-        return _encode_slots(_by_slots(self))
+        found: dict[str, Any] = {name: {"status": each.status, "reason": each.reason} for name, each in self.verdicts().items()}
+        said = self.authentication
+        found |= {
+            "dmarc_policy": self.dmarc_policy,
+            "authentication": {name: getattr(said, name) for name in _AUTHENTICATION} if said else None,
+            "client_name": self.client_name,
+            "unscanned": self.unscanned,
+        }
+        return _encode(found)
 
     @classmethod
     def from_json(cls, text: str) -> Assessment:
@@ -75,15 +83,11 @@ class Assessment:
                    client_name=data.get("client_name", ""), unscanned=tuple(data.get("unscanned", ())))
 
 
-def _by_slots(part: Any) -> dict[str, Any]:
-    return {name: getattr(part, name) for name in part.__slots__}
-
-
-_encode_slots = json.JSONEncoder(separators=(",", ":"), default=_by_slots).encode  # a quarter of the time of asdict, for the same text
-
-
 VERDICTS = tuple(field.name for field in fields(Assessment) if field.default is NOT_JUDGED)
 """The names of the verdicts."""
+
+_AUTHENTICATION = tuple(field.name for field in fields(Authentication))
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def _authentication(data: dict[str, Any] | None) -> Authentication | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -24,6 +24,10 @@ SNS_CONTENT_LIMIT = 150 * 1024  # octets of the message, our header fields inclu
 SNS_MESSAGE_LIMIT = 262_144  # octets of JSON
 SNS_HEADERS_LIMIT = 10_240  # octets of names and values
 LAMBDA_HEADERS_LIMIT = 51_200
+LAMBDA_EVENT_LIMIT = 262_144  # octets of JSON that an asynchronous invocation takes everywhere
+
+_LARGEST_SHARE = 32_768
+_SMALLEST_SHARE = 64
 
 _ENCODINGS = {"UTF-8": "UTF8", "Base64": "BASE64"}
 _UNFIT = re.compile("[\ud800-\udfff\ufffe\uffff]")
@@ -47,25 +51,30 @@ class Received:
 
 
 def notification(received: Received, action: AnyAction, content: bytes | None = None) -> str:
-    """The JSON that goes to the action's topic.
+    """The JSON that goes to the action's topic; without content it fits, whatever the header of the message holds (see `_fitting`).
 
     `content` is the whole message as consumers get it; only an SNSAction tells it, as text (UTF-8, else U+FFFD) or in Base64.
     """
-    told: dict[str, Any] = {
-        "notificationType": "Received",
-        "mail": _mail(received, SNS_HEADERS_LIMIT),
-        "receipt": _receipt(received, action),
-    }
-    if isinstance(action, Sns) and content is not None:
-        encoded = base64.b64encode(content).decode("ascii") if action.Encoding == "Base64" else content.decode("utf-8", "replace")
-        told["content"] = encoded
-    return _json(told)
+    receipt = _receipt(received, action)
+
+    def told(mail: dict[str, Any]) -> dict[str, Any]:
+        return {"notificationType": "Received", "mail": mail, "receipt": receipt}
+
+    mail = _mail(received, SNS_HEADERS_LIMIT)
+    if not isinstance(action, Sns) or content is None:
+        return _fitting(told, mail, SNS_MESSAGE_LIMIT)
+    encoded = base64.b64encode(content).decode("ascii") if action.Encoding == "Base64" else content.decode("utf-8", "replace")
+    return _json({**told(mail), "content": encoded})
 
 
 def lambda_event(received: Received, action: Lambda) -> str:
-    """The JSON event of a LambdaAction: one record, never with the content."""
-    ses = {"mail": _mail(received, LAMBDA_HEADERS_LIMIT), "receipt": _receipt(received, action)}
-    return _json({"Records": [{"eventSource": "aws:ses", "eventVersion": "1.0", "ses": ses}]})
+    """The JSON event of a LambdaAction: one record, never with the content. It fits, whatever the header of the message holds."""
+    receipt = _receipt(received, action)
+
+    def told(mail: dict[str, Any]) -> dict[str, Any]:
+        return {"Records": [{"eventSource": "aws:ses", "eventVersion": "1.0", "ses": {"mail": mail, "receipt": receipt}}]}
+
+    return _fitting(told, _mail(received, LAMBDA_HEADERS_LIMIT), LAMBDA_EVENT_LIMIT)
 
 
 def action_object(action: AnyAction, *, message_id: str) -> dict[str, str]:
@@ -116,6 +125,38 @@ def _headers(fields: Sequence[HeaderField], limit: int) -> tuple[list[dict[str, 
             return headers, True
         headers.append({"name": name, "value": value})
     return headers, False
+
+
+def _fitting(told: Callable[[dict[str, Any]], dict[str, Any]], mail: dict[str, Any], limit: int) -> str:
+    """The JSON, with no more of the message's header than fits into so many octets.
+
+    commonHeaders and destination are whole as long as they fit, as in SES; but a stranger must not make dead letters by a header alone.
+    """
+    text, share = _json(told(mail)), _LARGEST_SHARE
+    while len(text.encode("utf-8")) > limit:
+        if share < _SMALLEST_SHARE:
+            break  # it is not the header
+        text, share = _json(told(_cut(mail, share))), share // 2
+    return text
+
+
+def _cut(mail: dict[str, Any], share: int) -> dict[str, Any]:
+    """The same with at most `share` characters in each thing of the message's header that is told."""
+    headers, _ = _headers([(each["name"], each["value"]) for each in mail["headers"]], share)
+    common = {key: value[:share] if isinstance(value, str) else _first(value, share) for key, value in mail["commonHeaders"].items()}
+    common["returnPath"] = mail["source"]
+    return {**mail, "destination": _first(mail["destination"], share), "headersTruncated": True, "headers": headers, "commonHeaders": common}
+
+
+def _first(texts: Sequence[str], share: int) -> list[str]:
+    """As many of the texts as have `share` characters together."""
+    found: list[str] = []
+    for text in texts:
+        share -= len(text)
+        if share < 0:
+            break
+        found.append(text)
+    return found
 
 
 def _receipt(received: Received, action: AnyAction) -> dict[str, Any]:

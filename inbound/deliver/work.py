@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from inbound.accept.envelope import Envelope
 from inbound.accept.spool import Content
 from inbound.assess import forged
 from inbound.assess.message import HEAD, Field, Message, header_block, parse
 from inbound.assess.rendering import HeaderField, Rendering, render, visible_fields
+from inbound.assess.turns import INLINE, turns
 from inbound.assess.verdicts import Assessment, trace_headers
 from inbound.decide.engine import Step
 from inbound.decide.rules import Lambda
@@ -35,8 +36,9 @@ class Work:
         self._identity = identity
         self._clock = clock
         self._content: Content | None = None
-        self._message = Message()
-        self._forged: Sequence[int] = ()
+        self._octets = 0
+        self._may_keep = True
+        self._kept: Message | None = None
         self._added: list[HeaderField] = []
         self._published: tuple[str, str] | None = None
         self._traces: dict[bool, Sequence[HeaderField]] = {}  # by whether the rule scans
@@ -62,16 +64,26 @@ class Work:
             self.envelope = replace(self.envelope, peer=replace(self.envelope.peer, reverse_name=assessment.client_name))
 
     async def open(self, content: Content) -> None:
-        """Take the content and read the header. A header block too large for the event loop is read in a thread."""
-        if forged.header_length(content.head(HEAD)) is None and content.size > HEAD:
-            await asyncio.to_thread(self._read, content)
-        else:
-            self._read(content)
+        """Take the content. Its header is read when an action asks; a large one when it is its turn, beside the event loop."""
         self._content = content
+        length = content.size if content.size <= INLINE else forged.header_length(content.head(HEAD))
+        self._octets = content.size if length is None else length
+        if self._octets > INLINE:
+            self._may_keep = turns().may_keep(self)
+            await turns().take(self._octets, lambda: self._forged)
 
-    def _read(self, content: Content) -> None:
-        self._message = parse(content.head(HEAD), authserv_id=self._identity.authserv_id)
-        self._forged = forged.offsets(content, authserv_id=self._identity.authserv_id)
+    def _message(self) -> Message:
+        """The header. What is read of a large one is kept by some only, since hundreds may be in hand; others read it again."""
+        if self._kept is not None:
+            return self._kept
+        message = parse(self.content.head(HEAD), authserv_id=self._identity.authserv_id)
+        if self._may_keep:
+            self._kept = message
+        return message
+
+    @cached_property
+    def _forged(self) -> Sequence[int]:
+        return forged.offsets(self.content, authserv_id=self._identity.authserv_id)
 
     def add_header(self, name: str, value: str) -> None:
         """Put a header field on top of the message."""
@@ -84,11 +96,11 @@ class Work:
     @property
     def fields(self) -> Sequence[Field]:
         """The header fields of the message as it came."""
-        return self._message.fields
+        return self._message().fields
 
     def header(self) -> bytes:
         """The header block of the message as it came, or as much of it as is read."""
-        return header_block(self._opened().head(HEAD))[0]
+        return header_block(self.content.head(HEAD))[0]
 
     def reception(self) -> Sequence[HeaderField]:
         """The trace fields (RFC 5321 §4.4) that we add: Return-Path and Received."""
@@ -100,22 +112,27 @@ class Work:
         """The octets that consumers of this step's rule get."""
         key = step.rule.ScanEnabled, len(self._added)
         if key not in self._renderings:
-            self._renderings[key] = render(self._opened(), added=self._added, trace=self._trace(step), forged=self._forged)
+            self._renderings[key] = render(self.content, added=self._added, trace=self._trace(step), forged=self._forged)
         return self._renderings[key]
 
-    def notification(self, step: Step, *, with_content: bool) -> str:
-        """The JSON for the step's topic. The last one with content is kept: it is measured before it is published."""
-        if not with_content:
-            return notification(self._received(step), step.action)
+    async def notification(self, step: Step) -> str:
+        """The JSON for the step's topic."""
+        return await turns().take(self._octets, lambda: notification(self._received(step), step.action))
+
+    def publication(self, step: Step) -> str:
+        """The JSON with the message in it. The last one is kept: it is measured before it is published."""
         if self._published is None or self._published[0] != step.digest:
-            self._published = step.digest, notification(self._received(step), step.action, self.rendering(step).read())
+            with turns().taken():
+                self._published = step.digest, notification(self._received(step), step.action, self.rendering(step).read())
         return self._published[1]
 
-    def event(self, step: Step, action: Lambda) -> str:
+    async def event(self, step: Step, action: Lambda) -> str:
         """The JSON event for a function."""
-        return lambda_event(self._received(step), action)
+        return await turns().take(self._octets, lambda: lambda_event(self._received(step), action))
 
-    def _opened(self) -> Content:
+    @property
+    def content(self) -> Content:
+        """The message as it came. Raises RuntimeError before it is open."""
         if self._content is None:
             raise RuntimeError("the content is not open")
         return self._content
@@ -128,8 +145,9 @@ class Work:
         return self._traces[scan]
 
     def _received(self, step: Step) -> Received:
+        message = self._message()
         return Received(
-            envelope=self.envelope, message=self._message, fields=visible_fields(self._message, added=self._added, trace=self._trace(step)),
+            envelope=self.envelope, message=message, fields=visible_fields(message, added=self._added, trace=self._trace(step)),
             assessment=self.assessment, recipients=step.recipients, scan=step.rule.ScanEnabled,
             milliseconds=int((self._clock() - self.envelope.received_at) * 1000),
         )

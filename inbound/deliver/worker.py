@@ -16,6 +16,7 @@ from typing import Protocol
 from inbound.accept.envelope import Envelope
 from inbound.accept.spool import Content, Entry, Outcome, Spool, SpoolError, State, StepRecord, Update
 from inbound.assess.scanning import ScannerBusy, ScannerDown, Unscanned
+from inbound.assess.turns import turns
 from inbound.assess.verdicts import Assessment
 from inbound.decide.engine import Disposition, Flow, Mail, Step, StopScope, evaluate, scan_wanted
 from inbound.decide.rules import RuleSet
@@ -299,6 +300,7 @@ class Worker:
         attempt = record.attempts(step, part) + 1
         started = self._clock()
         clock = time.perf_counter()
+        await turns().come()
         settled = actions.of(step).settled(step, work, self._ports) if part == ACTION else None
         if settled is not None:
             record.add(self._outcome(part, step, "", attempt, started, Outcome.DONE, settled))
@@ -340,7 +342,7 @@ class Worker:
 
     async def _publish(self, step: Step, work: Work) -> Performed:
         topic = step.action.TopicArn or ""
-        notification = work.notification(step, with_content=False)
+        notification = await work.notification(step)
         if (length := len(notification.encode("utf-8"))) > SNS_MESSAGE_LIMIT:
             raise MessageRefused(f"the notification has {length} octets; SNS takes {SNS_MESSAGE_LIMIT}")
         published = await self._ports.aws.publish(topic, SNS_SUBJECT, notification, role=_role(step))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inbound.assess.message import HEAD, HEADER_LIMIT, Message, begins_with_field, parse
+from inbound.assess.message import FIELDS, HEAD, HEADER_LIMIT, Message, begins_with_field, parse
 
 
 def values(raw: bytes) -> list[tuple[str, str]]:
@@ -181,3 +181,11 @@ def test_hostile_headers_take_little_memory(name: str) -> None:
         assert tracemalloc.get_traced_memory()[1] < 32 * 1024 * 1024
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("count", "truncated"), [(FIELDS, False), (FIELDS + 1, True)])
+def test_of_very_many_fields_the_first_are_read(count: int, truncated: bool) -> None:
+    message = parse(b"a: b\r\n" * (count - 1) + b"Subject: last\r\n\r\n")
+    assert message.truncated is truncated
+    assert len(message.fields) == FIELDS
+    assert ("subject" in message.common) is not truncated

@@ -267,3 +267,23 @@ def test_it_is_valid_utf8_and_says_the_same_whatever_is_in_it(text: str) -> None
     shown = "".join("\ufffd" if 0xD800 <= ord(letter) <= 0xDFFF else letter for letter in text)
     assert json.loads(octets)["mail"]["source"] == shown
     assert json.loads(octets)["receipt"]["recipients"] == [shown]
+
+
+@pytest.mark.parametrize("header", [b"Subject: " + b"\xff" * 100_000, b"To: " + b"a@b," * 25_000, b"Subject: =?utf-8?q?" + b"=00" * 33_000 + b"?="],
+                         ids=["octets that are no UTF-8", "addresses", "NULs"])
+def test_no_header_makes_a_dead_letter_of_what_sns_and_lambda_cannot_take(header: bytes) -> None:
+    """Found: 88 KB of raw octets in a Subject gave 271,485 octets of JSON, which SNS does not take, and so a dead letter."""
+    seen = received(header + b"\r\nMessage-ID: <1@b>\r\n\r\nbody")
+    notice, event = notification(seen, STORE), lambda_event(seen, Lambda(FunctionArn=FUNCTION))
+    assert max(len(notice.encode()), len(event.encode())) <= 262_144
+    for mail in (json.loads(notice)["mail"], json.loads(event)["Records"][0]["ses"]["mail"]):
+        assert mail["headersTruncated"] is True
+        assert mail["commonHeaders"]["messageId"] == "<1@b>"
+        assert mail["commonHeaders"]["returnPath"] == "ann@sender.example"
+        assert len(mail["commonHeaders"].get("subject", "x" * 1_000)) >= 1_000
+        assert len(mail["commonHeaders"].get("to", "x" * 1_000)) >= 1_000
+
+
+def test_common_headers_are_whole_where_they_fit() -> None:
+    mail = json.loads(notification(received(b"Subject: " + b"x" * 90_000 + b"\r\n\r\n"), STORE))["mail"]
+    assert mail["commonHeaders"]["subject"] == "x" * 90_000

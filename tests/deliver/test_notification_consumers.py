@@ -15,7 +15,7 @@ from inbound.accept.envelope import Envelope, Peer
 from inbound.assess import forged, message, rendering
 from inbound.assess.verdicts import Assessment, Status, Verdict, trace_headers
 from inbound.decide.rules import S3, Lambda, Sns
-from inbound.deliver.notification import LAMBDA_HEADERS_LIMIT, SNS_HEADERS_LIMIT, Received, lambda_event, notification
+from inbound.deliver.notification import LAMBDA_HEADERS_LIMIT, SNS_HEADERS_LIMIT, SNS_MESSAGE_LIMIT, Received, lambda_event, notification
 
 HOST = "mx.us.example"
 TOPIC = "arn:aws:sns:us-east-1:000000000000:inbound"
@@ -102,6 +102,7 @@ def test_hostile_mail_gives_valid_json_and_an_exact_object(make: Callable[[], by
         assert sum(len(each["name"]) + len(each["value"].encode()) for each in mail["headers"]) <= limit
         assert mail["headersTruncated"] or len(mail["headers"]) == len(received.fields)
         assert set(mail["commonHeaders"]) <= {"returnPath", *received.message.common}
+        assert len(text.encode()) <= SNS_MESSAGE_LIMIT or "content" in found, "no header alone makes a dead letter"
     octets = rendered.read()
     assert len(octets) == rendered.size
     assert octets.startswith(b"Return-Path: <ann@sender.example>\r\nReceived: from x (unknown [203.0.113.51])\r\n by mx.us.example ")

@@ -6,7 +6,7 @@ Costs are bounded whatever the message and the key records hold; a large body is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from inbound.accept.spool import Content
@@ -16,7 +16,10 @@ from inbound.assess.dkim.fields import Claim, Refused, read
 from inbound.assess.dkim.header import Header
 from inbound.assess.dkim.keys import KeyLookup, read_key
 from inbound.assess.dkim.results import DkimResults, Result, Signature
+from inbound.assess.dns import together
+from inbound.assess.forged import header_length
 from inbound.assess.message import HEAD
+from inbound.assess.turns import INLINE, turns
 
 SIGNATURES = 10  # judged of one message; RFC 6376 §6.1 lets a verifier limit them
 RECORDS = 4  # tried of those at one name; RFC 6376 §6.1.2 leaves it to us
@@ -24,28 +27,61 @@ _PIECE = 65_536
 _INLINE = 262_144  # octets of body hashed without a thread: about a millisecond
 
 
+def is_signed(content: Content) -> bool:
+    """May the message have a signature? Where it has none, `check` waits for nothing."""
+    head = content.head(HEAD)
+    return b"dkim-signature" in head[: header_length(head)].lower()
+
+
 async def check(content: Content, lookup: KeyLookup, *, now: float) -> DkimResults:
     """Judge the signatures of a message, the topmost `SIGNATURES` of them. `now`, epoch seconds, is when it was received (x=, t=).
 
     No message makes it raise; what `lookup` and `content` raise for reasons of their own passes through.
     """
-    header = Header(content.head(HEAD))
-    places = header.signatures
-    readings = [read(header[place], place, now=now) for place in places[:SIGNATURES]]
-    if header.flaw:
-        return DkimResults(tuple(_flawed(each, *header.flaw) for each in readings), len(places) - len(readings))
-    claims = [each for each in readings if isinstance(each, Claim)]
-    bodies, answers = await asyncio.gather(_hash_body(content, header.body, claims), _look_up(claims, lookup))
-    signatures = [_judge(each, header, bodies, answers) if isinstance(each, Claim) else each for each in readings]
-    return DkimResults(tuple(signatures), len(places) - len(readings))
+    head = content.head(HEAD)
+    length = header_length(head)
+    octets = len(head) if length is None else length
+    found = await turns().take(octets, lambda: _Read(head, now))
+    if found.header.flaw:
+        return found.flawed(*found.header.flaw)
+    if not found.key_names:
+        return found.judged({}, {})
+    asked = asyncio.gather(_hash_body(content, found.header.body, found.bodies), _look_up(found.key_names, lookup))
+    if octets > INLINE:
+        del found  # hundreds of large ones may wait for DNS
+        bodies, answers = await asked
+        return await turns().take(octets, lambda: _Read(head, now).judged(bodies, answers))
+    bodies, answers = await asked
+    return await turns().take(octets, lambda: found.judged(bodies, answers))
+
+
+class _Read:
+    """A header and what its topmost signatures claim."""
+
+    def __init__(self, head: bytes, now: float) -> None:
+        self.header = Header(head)
+        places = self.header.signatures
+        self._readings = [read(self.header[place], place, now=now) for place in places[:SIGNATURES]]
+        self._omitted = len(places) - len(self._readings)
+        claims = [each for each in self._readings if isinstance(each, Claim)]
+        self.bodies = {claim.body for claim in claims}
+        self.key_names = tuple(dict.fromkeys(claim.key_name for claim in claims))
+
+    def flawed(self, result: Result, reason: str) -> DkimResults:
+        """Each signature judged by what is wrong with the header."""
+        return DkimResults(tuple(_flawed(each, result, reason) for each in self._readings), self._omitted)
+
+    def judged(self, bodies: Mapping[BodyTerms, BodyHash], answers: Mapping[str, Answer]) -> DkimResults:
+        """Each signature judged by the body and its key."""
+        signatures = (_judge(each, self.header, bodies, answers) if isinstance(each, Claim) else each for each in self._readings)
+        return DkimResults(tuple(signatures), self._omitted)
 
 
 def _flawed(reading: Claim | Signature, result: Result, reason: str) -> Signature:
     return replace(reading.described if isinstance(reading, Claim) else reading, result=result, reason=reason)
 
 
-async def _hash_body(content: Content, start: int, claims: Sequence[Claim]) -> Mapping[BodyTerms, BodyHash]:
-    wanted = {claim.body for claim in claims}
+async def _hash_body(content: Content, start: int, wanted: Collection[BodyTerms]) -> Mapping[BodyTerms, BodyHash]:
     if not wanted or content.size - start <= _INLINE:
         return body_hashes(_pieces(content, start) if wanted else (), wanted)
     return await asyncio.to_thread(lambda: body_hashes(_pieces(content, start), wanted))
@@ -58,9 +94,8 @@ def _pieces(content: Content, start: int) -> Iterator[bytes]:
             yield piece
 
 
-async def _look_up(claims: Iterable[Claim], lookup: KeyLookup) -> Mapping[str, Answer]:
-    names = dict.fromkeys(claim.key_name for claim in claims)
-    return dict(zip(names, await asyncio.gather(*map(lookup, names)), strict=True))
+async def _look_up(names: Sequence[str], lookup: KeyLookup) -> Mapping[str, Answer]:
+    return dict(zip(names, await together([lookup(name) for name in names]), strict=True))
 
 
 def _judge(claim: Claim, header: Header, bodies: Mapping[BodyTerms, BodyHash], answers: Mapping[str, Answer]) -> Signature:

@@ -23,7 +23,7 @@ class Invoke(Action):
     async def perform(self, step: Step, work: Work, ports: Ports) -> Performed:
         action: Lambda = step.action  # type: ignore[assignment]  # `known` gave it to its own model
         wait = action.InvocationType == "RequestResponse"
-        answer = await ports.aws.invoke(action.FunctionArn, work.event(step, action), wait=wait)
+        answer = await ports.aws.invoke(action.FunctionArn, await work.event(step, action), wait=wait)
         if not wait:
             return Performed(detail={"function": action.FunctionArn, "status": answer.status})
         payload = answer.payload[:2000].decode("utf-8", "replace")

@@ -22,7 +22,7 @@ class Publish(Action):
         size = work.rendering(step).size
         if size > SNS_CONTENT_LIMIT:
             return f"552 5.2.3 the message has {size} octets; SNS takes {SNS_CONTENT_LIMIT} (150 KB), headers included"
-        length = len(work.notification(step, with_content=True).encode("utf-8"))
+        length = len(work.publication(step).encode("utf-8"))
         return f"552 5.2.3 the notification has {length} octets; SNS takes {SNS_MESSAGE_LIMIT}" if length > SNS_MESSAGE_LIMIT else ""
 
     def settled(self, step: Step, work: Work, ports: Ports) -> Performed | None:
@@ -32,7 +32,7 @@ class Publish(Action):
 
     async def perform(self, step: Step, work: Work, ports: Ports) -> Performed:
         action: Sns = step.action  # type: ignore[assignment]  # `known` gave it to its own model
-        published = await ports.aws.publish(action.TopicArn, SNS_SUBJECT, work.notification(step, with_content=True))
+        published = await ports.aws.publish(action.TopicArn, SNS_SUBJECT, work.publication(step))
         return Performed(detail={"topic": action.TopicArn, "messageId": published.message_id})
 
 
