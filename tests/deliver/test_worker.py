@@ -195,7 +195,7 @@ async def test_trouble_with_the_spool_is_waited_out_and_no_step_is_repeated() ->
 
 async def test_an_internal_error_defers_the_message(monkeypatch: pytest.MonkeyPatch) -> None:
     async with Bench(rule("a", S3)) as bench:
-        monkeypatch.setattr("inbound.deliver.work.parse", lambda *_, **__: 1 / 0)
+        monkeypatch.setattr("inbound.deliver.work.render", lambda *_, **__: 1 / 0)
         message = await bench.send()
         entry = await bench.entry(message)
         assert entry.state is State.DEFERRED
