@@ -41,13 +41,13 @@ class Wire:
     refuses: bytes = b""  # the answer, before any body, to who asks whether to send it
     closes_idle: bool = False
     takes: int | None = None
+    keeps_bodies: bool = True
     tls: ssl.SSLContext | None = None
     asked: list[Asked] = field(default_factory=list)
     connections: int = 0
     port: int = 0
     _server: asyncio.Server | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def __aenter__(self) -> Wire:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.tls)
@@ -75,14 +75,13 @@ class Wire:
             while await self._one(reader, writer, number):
                 if self.closes_idle:
                     break
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
             self._tasks.discard(task)
             writer.close()
             with contextlib.suppress(ConnectionError, asyncio.CancelledError):
                 await writer.wait_closed()
-            self.idle.set()
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -104,7 +103,7 @@ class Wire:
         elif "chunked" in headers.get("transfer-encoding", ""):
             body = await self._chunks(reader)
         else:
-            body = await reader.readexactly(int(headers.get("content-length", 0)))
+            body = await self._body(reader, int(headers.get("content-length", 0)))
         asked = Asked(line, headers, body, number)
         self.asked.append(asked)
         answer = self.answer(asked)
@@ -116,6 +115,13 @@ class Wire:
         writer.write(answer)
         await writer.drain()
         return True
+
+    async def _body(self, reader: asyncio.StreamReader, length: int) -> bytes:
+        if self.keeps_bodies:
+            return await reader.readexactly(length)
+        while length:
+            length -= len(await reader.read(min(length, 65_536)))
+        return b""
 
     async def _chunks(self, reader: asyncio.StreamReader) -> bytes:
         body = b""

@@ -69,13 +69,12 @@ class Objects:
         return trouble.region or await self._threads.run(lambda: self._asked(bucket, route.region, role))
 
     def _asked(self, bucket: str, region: str, role: str | None) -> str:
-        from botocore.exceptions import ClientError  # noqa: PLC0415  # on first use, as all of botocore
-
+        """By HeadBucket; where that tells nothing, the answer that led here tells more than its failure."""
         try:
             answer: Any = self._sessions.client("s3", region, role=role).head_bucket(Bucket=bucket)
-        except ClientError as error:
-            answer = error.response
-        found: str = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region", "")
+        except Exception as error:
+            answer = getattr(error, "response", None) or {}
+        found: str = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("x-amz-bucket-region", "")
         return found
 
 
