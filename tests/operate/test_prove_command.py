@@ -14,6 +14,8 @@ from dns_server import DnsServer, Fault
 from operate.ses_objects import ID, MESSAGE, RECORD, TOPIC, ZONE, Mail
 
 from inbound.operate.cli import cli
+from inbound.operate.proof.difference import Tally
+from inbound.operate.proof.report import KEPT, Report
 
 RULES = f"""
 Identities: [example.com]
@@ -205,7 +207,17 @@ def test_rules_that_do_something_else(prove: Prove, tmp_path: Path) -> None:
     prove.put_both(Mail(), "in/")
     found = prove.told("--rules", str(tmp_path / "rules.yaml"))
     assert [each[1] for each in differences(found)] == ["rules: action", "rules: object key"]
+    assert [each["count"] for each in found["causes"]] == [1, 1]
     assert found["differences"][1]["inbound"] == [f"other/{ID}"]
+
+
+def test_helo_that_is_the_other_name_of_the_client(prove: Prove) -> None:
+    """Seen in public: SES names in helo= now the client's reverse name, now what it said in EHLO."""
+    prove.put("x", Mail().object().replace(b"helo=mail.sender.example;", b"helo=other.example;"))
+    found = prove.told()
+    assert sorted(each["field"] for each in found["differences"]) == ["Authentication-Results as written", "Received-SPF as written"]
+    assert {each["cause"] for each in found["differences"]} == {
+        "helo= is another name of the client: what it said in EHLO, or what DNS calls it"}
 
 
 # --- DNS has changed since ---
@@ -281,6 +293,12 @@ def test_forged_fields_are_renamed_by_design(prove: Prove) -> None:
     found = prove.told()
     assert {each["whose"] for each in found["differences"]} == {"by design"}
     assert {each["field"] for each in found["differences"]} == {"object", "mail.headers X-SES-Spam-Verdict"}
+
+
+def test_the_included_domain_that_ses_named_in_earlier_years(prove: Prove) -> None:
+    prove.put("x", Mail(why="domain of _spf.sender.example designates 192.0.2.10 as permitted sender").object())
+    found = prove.told()
+    assert [(each["whose"], each["field"]) for each in found["differences"]] == [("by design", "Received-SPF explanation")]
 
 
 def test_octets_that_sns_replaced(prove: Prove) -> None:
@@ -364,3 +382,14 @@ def test_json_of_another_shape_is_a_difference(prove: Prove, receipt: dict[str, 
     found = prove.told("--rules", str(tmp_path / "rules.yaml"))
     assert found["messages"] == 1
     assert found["differences"]
+
+
+def test_a_cause_is_counted_beyond_the_messages_that_are_kept() -> None:
+    report = Report()
+    for number in range(KEPT + 5):
+        tally = Tally()
+        tally.compare("f", "a", "b")
+        report.add(str(number), tally)
+    told = report.to_json()
+    assert (told["causes"][0]["count"], len(told["differences"]), report.ours) == (KEPT + 5, KEPT, KEPT + 5)
+    assert f"  {KEPT + 5} x f: another value for the same message" in list(report.told())

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from inbound.assess import forged
 from inbound.assess.message import HEAD, Message, parse
-from inbound.assess.rendering import BytesContent, HeaderField, render, visible_fields
+from inbound.assess.rendering import BytesContent, HeaderField, render
 from inbound.assess.verdicts import Assessment, Status, Verdict, trace_headers
 from inbound.decide.rules import S3, AnyAction, Bounce, Lambda, Sns, Stop, Workmail
 from inbound.deliver.notification import Received, lambda_event, notification
@@ -22,6 +23,7 @@ from inbound.operate.proof.stored import SIGNED, Stored, without_signed
 from inbound.operate.proof.told import Told
 
 _RENAMED = forged.INSERTION.decode("ascii")
+_HELO = re.compile(r"helo=[^;]*;")
 _ENCODINGS = {"BASE64": "Base64"}
 _ACTIONS: Mapping[Any, tuple[Any, dict[str, str]]] = {  # SES's type -> the model, and what its fields are called in the notification
     "S3": (S3, {"BucketName": "bucketName", "ObjectKeyPrefix": "objectKeyPrefix"}),
@@ -52,10 +54,17 @@ def compare_fields(tally: Tally, stored: Stored) -> bool:
     same = True
     for name, value in stored.fields:
         if name not in SIGNED:
-            same &= tally.compare(f"{name} as written", value, ours.pop(name, None), "another form for the same facts")
+            written = ours.pop(name, None)
+            same &= tally.compare(f"{name} as written", value, written, _why(value, written or ""))
     for name, value in ours.items():
         same &= tally.compare(f"{name} as written", None, value, "SES does not write it here")
     return same
+
+
+def _why(theirs: str, ours: str) -> str:
+    if _HELO.sub("", theirs) == _HELO.sub("", ours):
+        return "helo= is another name of the client: what it said in EHLO, or what DNS calls it"
+    return "another form for the same facts"
 
 
 def compare_octets(tally: Tally, stored: Stored) -> None:
@@ -126,10 +135,8 @@ def _envelope(told: Told, stored: Stored) -> Any:
 
 
 def _fields(stored: Stored, message: Message) -> tuple[HeaderField, ...]:
-    """All header fields as SES shows them: ours in place of its own, its receipt and signature, those of AddHeader, and the sender's."""
-    ours = dict(visible_fields(Message(), trace=trace(stored)))
-    on_top = [(name, value if name in SIGNED else ours.pop(name, "")) for name, value in stored.fields]
-    return (*stored.added, *on_top, *ours.items(), *((each.name, each.value) for each in message.fields))
+    """All header fields as SES shows them: those of AddHeader, its own, whose form is compared elsewhere, and the sender's."""
+    return (*stored.added, *stored.fields, *((each.name, each.value) for each in message.fields))
 
 
 def _compare_headers(tally: Tally, theirs: Any, ours: Sequence[Mapping[str, str]]) -> None:

@@ -32,6 +32,9 @@ _DMARC = re.compile(r" dmarc=([a-z]+)(?: (?:header|properties)\.from=([^;\s]*))?
 _FOLD = re.compile(rb"\r?\n[ \t]+")
 
 
+_LONGEST = 4_096  # octets of a field that SES wrote: addresses and names are bounded, so this is none of its own
+
+
 class NotStored(Exception):
     """Not an object of SES, or one that cannot be judged: why, in one line."""
 
@@ -65,7 +68,7 @@ def read(octets: bytes) -> Stored:
     """What SES stored. Raises NotStored."""
     found = [(match[1].decode("ascii"), _unfolded(match[2]), match.start(), match.end()) for match in FIELD.finditer(header_block(octets[:HEAD])[0])]
     received = next((number for number, (name, *_) in enumerate(found) if name.lower() == "received"), None)
-    match = _RECEIVED.fullmatch(found[received][1]) if received is not None else None
+    match = _RECEIVED.fullmatch(found[received][1][:_LONGEST]) if received is not None else None
     if received is None or match is None:
         raise NotStored("its topmost Received field is not one that SES writes")
     first = received - 1 if received and found[received - 1][0].lower() == "return-path" else received
@@ -122,7 +125,7 @@ def _envelope(match: re.Match[str], return_path: str) -> Envelope:
 
 
 def _results(value: str | None) -> tuple[str, Authentication | None]:
-    match = _RESULTS.fullmatch(value) if value is not None else None
+    match = _RESULTS.fullmatch(value) if value is not None and len(value) <= _LONGEST else None
     if match is None:
         return "", None
     dkim = tuple(Clause(result, domain) for result, domain in _DKIM.findall(match["rest"]))

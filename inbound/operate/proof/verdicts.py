@@ -6,6 +6,7 @@ own SPF and DKIM results, so that one changed record does not count twice.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -20,6 +21,7 @@ from inbound.assess.verdicts import Assessment, Status
 from inbound.operate.proof.difference import Tally, Whose
 from inbound.operate.proof.stored import Stored
 
+_DOMAIN = re.compile(r"domain of \S+")
 _GONE = ("no key for signature", "key revoked")
 
 
@@ -64,10 +66,18 @@ def compare_results(tally: Tally, stored: Stored, judged: Judged, *, lossy: bool
         tally.compare(f"Authentication-Results {method}", _shown(getattr(theirs, method)), _shown(getattr(ours, method)),
                       cause.why if cause else "", cause.whose if cause else Whose.OURS)
     if "spf" not in causes and theirs.spf:
-        tally.compare("Received-SPF explanation", theirs.explanation, ours.explanation, "SES's sentence names another domain")
+        _compare_explanations(tally, theirs.explanation, ours.explanation)
     if "dmarc" not in causes and theirs.dmarc:
         tally.compare("Authentication-Results header.from", theirs.from_domain, ours.from_domain)
     return causes
+
+
+def _compare_explanations(tally: Tally, theirs: str, ours: str) -> None:
+    """Until some time in 2023 to 2025 SES named the domain whose record matched, an included one at times; since then the sender's, as we do."""
+    if theirs != ours and _DOMAIN.sub("", theirs) == _DOMAIN.sub("", ours):
+        tally.compare("Received-SPF explanation", theirs, ours, "in earlier years SES named the included domain that matched", Whose.DESIGN)
+    else:
+        tally.compare("Received-SPF explanation", theirs, ours, "another sentence for the same result")
 
 
 def status_cause(name: str, status: str, stored: Stored, judged: Judged, causes: dict[str, Cause]) -> Cause:
