@@ -194,3 +194,21 @@ def test_events_below_the_level_are_not_written() -> None:
 def test_event_names_are_two_words_each_its_own() -> None:
     assert all(re.fullmatch(r"[a-z]+\.[a-z]+", event) for event in Event)
     assert all(event.name == event.replace(".", "_").upper() for event in Event)
+
+
+async def test_lines_under_load_share_a_call_and_none_is_lost() -> None:
+    class Counting(io.StringIO):
+        calls = 0
+
+        def write(self, text: str) -> int:
+            self.calls += 1
+            return super().write(text)
+
+    out = Counting()
+    log.configure("json", stream=out)
+    for number in range(50):
+        log.get().info(Event.MESSAGE_DONE, number=number)
+        await asyncio.sleep(0)
+    log.flush()
+    assert [json.loads(line)["number"] for line in out.getvalue().splitlines()] == list(range(50))
+    assert out.calls <= 3, "the first is written at once, the others together"

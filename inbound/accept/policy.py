@@ -5,11 +5,12 @@ What a command needs from the rules comes through `Pinned`, the rule set revisio
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Protocol
 
 from inbound.accept import reply
@@ -79,6 +80,7 @@ class Pinned(Protocol):
         ...
 
 
+@functools.lru_cache(maxsize=4096)
 def client_address(host: str) -> str:
     """The client's address as rules and logs see it: without a zone, IPv4-mapped IPv6 as IPv4."""
     ip = ipaddress.ip_address(host.partition("%")[0])
@@ -97,8 +99,14 @@ def is_in(address: str, networks: Sequence[Network]) -> bool:
     """Is the address in one of the networks?"""
     if not networks:
         return False
-    ip = ipaddress.ip_address(address)
+    ip = parsed(address)
     return any(ip in network for network in networks)
+
+
+@functools.lru_cache(maxsize=4096)
+def parsed(address: str) -> IPv4Address | IPv6Address:
+    """The address to compute with; kept, since one client has many messages. Raises ValueError for what is none."""
+    return ipaddress.ip_address(address)
 
 
 def is_exempt(address: str, limits: Limits) -> bool:

@@ -14,6 +14,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
+from inbound.accept.policy import parsed
 from inbound.assess.answers import Answer, Answers, Need, Question, domain_name
 from inbound.assess.dns import Budget, Resolver, settle
 from inbound.assess.verdicts import Status, Verdict
@@ -93,7 +94,7 @@ def evaluate(answers: Answers, *, ip: str, helo: str, mail_from: str, receiver: 
     local_part, _, written = (mail_from or f"postmaster@{helo}").rpartition("@")
     domain = domain_name(written)
     try:
-        address = ipaddress.ip_address(ip)
+        address = parsed(ip)
     except ValueError:
         return _result("permerror", ip, written, identity, reason=f"{ip!r} is no IP address")
     if not domain:

@@ -171,6 +171,7 @@ class Acceptance(StrEnum):
     ACCEPT = "accept"
     NO_RULE = "no rule"
     TLS_REQUIRED = "TLS required"
+    BOUNCE = "bounce"  # nothing but a rule's bounce would come of it, and that is said at once, see session_bounce
 
 
 def acceptance(rule_set: RuleSet, recipient: str, *, tls: bool) -> Acceptance:

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from inbound.decide.engine import Acceptance, Disposition, Flow, Mail, Reason, Seen, Step, acceptance, evaluate, own_flow, unique
+from inbound.decide.engine import Acceptance, Disposition, Flow, Mail, Reason, Seen, Step, evaluate, own_flow, unique
 from inbound.decide.recipients import Lookup, canonical_entry, matching_entries
 from inbound.decide.rules import ReceiptRule, RuleSet
+from inbound.decide.session_bounce import Answer, Certain, answer
 
 SHOWN = 5  # entries or recipients named in a sentence
 
@@ -50,37 +51,44 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What the rules do with a message, and why. `acceptances` are the answers at RCPT, by recipient."""
+    """What the rules do with a message, and why. `answers` are what they say at RCPT, by recipient, `whys` a sentence for each refusal."""
 
     rule_set: str | None
     revision: str
     mail: Mail
     disposition: Disposition
-    acceptances: dict[str, Acceptance]
+    answers: dict[str, Answer]
+    whys: dict[str, str]
     passages: tuple[Passage, ...]
 
     def to_json(self) -> dict[str, Any]:
         """A dict of JSON types, of this shape, which later versions only add to:
 
         `ruleSet` (null: receiving is off), `revision`, `tls`, `disposition`: COMPLETED, STOPPED or UNMATCHED;
-        `recipients`: [{`recipient`, `acceptance`: "accept", "no rule" or "TLS required"}];
+        `recipients`: [{`recipient`, `acceptance`: "accept", "no rule", "TLS required" or "bounce", `why`: a sentence, empty for "accept"}];
         `rules`, every rule in order: [{`position` from 0, `name`,
         `reason`: "matched", "disabled", "no recipient matches", "requires TLS" or "stopped before", `why`: a sentence,
         `recipients`: [{`recipient`, `entry`, `stoppedBy`: null or {`rule`, `index`}}],
-        `actions`, every action in order: [{`index`, `action`, `recipients`, `flow`: CONTINUE, STOP_RULE, STOP_RULE_SET; null: not run}]}].
+        `actions`, every action in order: [{`index`, `action`: its type, `parameters`: in SES's words, as written,
+        `recipients`, `flow`: CONTINUE, STOP_RULE, STOP_RULE_SET; null: not run}]}].
         """
         return {
             "ruleSet": self.rule_set,
             "revision": self.revision,
             "tls": self.mail.tls,
             "disposition": str(self.disposition),
-            "recipients": [{"recipient": recipient, "acceptance": str(answer)} for recipient, answer in self.acceptances.items()],
+            "recipients": [{"recipient": recipient, "acceptance": str(told.acceptance), "why": self.whys[recipient]}
+                           for recipient, told in self.answers.items()],
             "rules": [_passage_json(passage) for passage in self.passages],
         }
 
 
-def explain(rule_set: RuleSet, mail: Mail, flows: Callable[[Step], Flow] = lambda step: own_flow(step.action)) -> Explanation:
-    """Walk the rule set for the message; `flows` answers each step, by default as actions do that ask nobody."""
+def explain(rule_set: RuleSet, mail: Mail, flows: Callable[[Step], Flow] = lambda step: own_flow(step.action),
+            certain: Certain | None = None) -> Explanation:
+    """Walk the rule set for the message; `flows` answers each step, by default as actions do that ask nobody.
+
+    `certain` says which bounces are said in the session; None: none is.
+    """
     seen: list[Seen] = []
     outcomes: list[list[Outcome]] = []
 
@@ -98,8 +106,23 @@ def explain(rule_set: RuleSet, mail: Mail, flows: Callable[[Step], Flow] = lambd
     except StopIteration as end:
         disposition: Disposition = end.value
     passages = tuple(_passage(rule_set, passed, tuple(reached), mail) for passed, reached in zip(seen, outcomes, strict=True))
-    answers = {recipient: acceptance(rule_set, recipient, tls=mail.tls) for recipient in unique(mail.recipients)}
-    return Explanation(rule_set.name, rule_set.revision, mail, disposition, answers, passages)
+    answers = {recipient: answer(rule_set, recipient, tls=mail.tls, certain=certain) for recipient in unique(mail.recipients)}
+    whys = {recipient: why_refused(rule_set, recipient, told) for recipient, told in answers.items()}
+    return Explanation(rule_set.name, rule_set.revision, mail, disposition, answers, whys, passages)
+
+
+def why_refused(rule_set: RuleSet, recipient: str, told: Answer) -> str:
+    """Why the rules refuse a recipient at RCPT, in a sentence; empty if they accept it."""
+    if told.acceptance is Acceptance.ACCEPT:
+        return ""
+    if told.step is not None:
+        return f"nothing comes of it but the bounce of {told.step.rule.Name} (action {told.step.index + 1})"
+    rules = [rule_set.rules[position] for position in rule_set.lookup.match(recipient)]
+    if told.acceptance is Acceptance.TLS_REQUIRED:
+        return f"every enabled rule that matches it requires TLS: {_some([rule.Name for rule in rules if rule.Enabled])}"
+    if rule_set.name is None:
+        return "no rule set is active"
+    return f"only disabled rules match it: {_some([rule.Name for rule in rules])}" if rules else "no rule matches it"
 
 
 def _passage(rule_set: RuleSet, seen: Seen, outcomes: tuple[Outcome, ...], mail: Mail) -> Passage:
@@ -119,6 +142,8 @@ def _why(seen: Seen, matches: tuple[Match, ...], mail: Mail) -> str:
     if seen.reason is Reason.DISABLED:
         return "Enabled is false"
     if seen.reason is Reason.NO_RECIPIENT:
+        if not mail.recipients:
+            return "there is no recipient"
         entries = _some(rule.Recipients) if rule.Recipients else "any identity"
         return f"no recipient ({_some(unique(mail.recipients))}) matches {entries}"
     if seen.reason is Reason.TLS_REQUIRED:
@@ -161,6 +186,7 @@ def _action_json(passage: Passage, index: int) -> dict[str, Any]:
     return {
         "index": index,
         "action": passage.rule.Actions[index].only.kind,
+        "parameters": passage.rule.Actions[index].only.model_dump(mode="json", exclude_unset=True),
         "recipients": list(reached.step.recipients) if reached else [],
         "flow": str(reached.flow) if reached else None,
     }

@@ -360,6 +360,14 @@ class RuleSet(BaseModel):
         data = self.model_dump(mode="json", exclude_unset=True)
         return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
+    @classmethod
+    def kept(cls, text: str | None) -> RuleSet | None:
+        """The set that `text` is of; None where there is no text, or none that this version of inbound reads."""
+        try:
+            return None if text is None else cls.model_validate_json(text)
+        except ValueError:
+            return None
+
     @cached_property
     def revision(self) -> str:
         """12 hexadecimal digits of the SHA-256 of `text`: the name of this revision."""

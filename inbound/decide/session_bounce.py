@@ -7,12 +7,33 @@ and loses nothing that the engine would have done.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 
-from inbound.decide.engine import Mail, Step, StopScope, evaluate, own_flow, unique
+from inbound.decide.engine import Acceptance, Mail, Step, StopScope, acceptance, evaluate, own_flow, unique
 from inbound.decide.rules import AddHeader, AnyAction, Bounce, Lambda, ReceiptRule, RuleSet, Sns, Stop
 
 CLOSING = "421"  # RFC 5321 §3.8: as a reply it ends the session, for the other recipients as well
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the rules say to a recipient at RCPT; `step` is the one that bounces it where that is said at once."""
+
+    acceptance: Acceptance
+    step: Step | None = None
+
+    @property
+    def bounce(self) -> Bounce | None:
+        """What it bounces with."""
+        return self.step.action if self.step is not None and isinstance(self.step.action, Bounce) else None
+
+
+def answer(rule_set: RuleSet, recipient: str, *, tls: bool, certain: Certain | None) -> Answer:
+    """The answer at RCPT. `certain` is None where no bounce is said in the session."""
+    found = acceptance(rule_set, recipient, tls=tls)
+    step = certain.step(recipient, tls=tls) if certain is not None and found is Acceptance.ACCEPT else None
+    return Answer(Acceptance.BOUNCE, step) if step is not None else Answer(found)
 
 
 class Certain:
@@ -24,12 +45,16 @@ class Certain:
 
     def bounce(self, recipient: str, *, tls: bool) -> Bounce | None:
         """The bounce that this recipient gets in any case, and nothing else: no other action has an effect, no topic hears of it."""
+        step = self.step(recipient, tls=tls)
+        return step.action if step is not None and isinstance(step.action, Bounce) else None
+
+    def step(self, recipient: str, *, tls: bool) -> Step | None:
+        """The step that makes this bounce."""
         if not self._bounces or self._depends_on_others:
             return None
-        effects = [step.action for step in self._effects((recipient,), tls=tls)]
-        first = effects[0] if effects else None
-        certain = all(isinstance(action, Bounce) and action.TopicArn is None and action.SmtpReplyCode != CLOSING for action in effects)
-        return first if certain and isinstance(first, Bounce) else None
+        effects = list(self._effects((recipient,), tls=tls))
+        certain = all(isinstance(each.action, Bounce) and each.action.TopicArn is None and each.action.SmtpReplyCode != CLOSING for each in effects)
+        return effects[0] if certain and effects else None
 
     def goes_to_topics_only(self, recipients: tuple[str, ...], *, tls: bool) -> bool:
         """Is all that comes of the message, for every one of its recipients, that SNSActions publish it?"""

@@ -14,9 +14,9 @@ from inbound.accept.reply import Refusal, Reply
 from inbound.accept.spool import Draft, Spool, SpoolError
 from inbound.assess.refusal import refusal
 from inbound.assess.scanning import Unscanned
-from inbound.decide.engine import Acceptance, acceptance
+from inbound.decide.engine import Acceptance
 from inbound.decide.rules import Bounce, RuleSet
-from inbound.decide.session_bounce import Certain
+from inbound.decide.session_bounce import Certain, answer
 from inbound.deliver.dsn import Failure
 from inbound.deliver.notification import SNS_CONTENT_LIMIT
 from inbound.deliver.pressure import Pressure
@@ -68,13 +68,12 @@ class PinnedRules:
 
         What a rule says instead where nothing but its bounce would come of the message.
         """
-        found = acceptance(self._rule_set, address, tls=tls)
-        bounce = self._certain.bounce(address, tls=tls) if self._certain and found is Acceptance.ACCEPT else None
-        if bounce is not None:
-            return _in_the_session(bounce)
-        if found is Acceptance.TLS_REQUIRED and not self._tls_works():
+        found = answer(self._rule_set, address, tls=tls, certain=self._certain)
+        if found.bounce is not None:
+            return _in_the_session(found.bounce)
+        if found.acceptance is Acceptance.TLS_REQUIRED and not self._tls_works():
             return reply.CANNOT_REQUIRE_TLS
-        return _ANSWERS[found]
+        return _ANSWERS[found.acceptance]
 
     def takes(self, size: int, *, tls: bool) -> bool:
         """Not if nothing comes of any message but that SNSActions publish it, and this one is over their limit."""

@@ -29,6 +29,7 @@ from inbound.deliver.notification import SNS_MESSAGE_LIMIT, SNS_SUBJECT
 from inbound.deliver.ports import Ports
 from inbound.deliver.retry import Schedule
 from inbound.deliver.sinks import MessageRefused, SinkBusy, SinkClosed, SinkDown, SinkFailure, Sinks, set_within
+from inbound.deliver.trace import ACTION, TOPIC, notifies
 from inbound.deliver.work import Identity, Work
 from inbound.log import Event, Log
 from inbound.metrics import BOUNCES, DEAD, DEFERRED, DONE, DONE_SECONDS, STEP_SECONDS, STEPS, VERDICTS, Metrics
@@ -46,8 +47,6 @@ class Assess(Protocol):
 
 
 _COUNTED = {Outcome.DONE: "success", Outcome.FAILED: "failure", Outcome.FINAL: "refused"}
-ACTION = "action"
-TOPIC = "topic"
 IN_HAND = 512  # messages worked at once
 FROM_SPOOL = 128  # of these, places kept for messages read back from the spool: new ones never bar their way
 LOOK = 1.0  # seconds between looks for entries that are due, or that someone asked to retry
@@ -69,6 +68,10 @@ class StepStopped(Exception):
     def __init__(self, update: Update) -> None:
         super().__init__(update.error)
         self.update = update
+
+
+class Unjudgeable(Exception):
+    """The rules by which the message is to be judged are not at hand, or are not those that its steps were recorded under."""
 
 
 class Worker:
@@ -199,6 +202,9 @@ class Worker:
             update = stopped.update
         except asyncio.CancelledError:
             raise
+        except Unjudgeable as error:
+            cure = f"to judge it by the rules as they are: inbound queue retry {entry.id} --current-rules"
+            update = self._later(entry, f"{error}; {cure}", record=record)
         except Exception as error:
             self._log.exception(Event.WORKER_FAILED, id=entry.id, error=repr(error))
             update = self._later(entry, f"internal error: {error!r}", record=record)
@@ -243,7 +249,7 @@ class Worker:
         await self._open(work, entry)
         earlier = work.assessment if entry.assessment else None
         try:
-            found = await self._assess(entry.envelope, await self._spool.content(entry.id), scan=scan, earlier=earlier)
+            found = await self._assess(entry.envelope, work.content, scan=scan, earlier=earlier)
         except Unscanned as waits:
             record.assessment = waits.assessment.to_json()
             raise StepStopped(self._unscanned(entry, waits, record)) from waits
@@ -272,8 +278,7 @@ class Worker:
             step = next(engine)
             while True:
                 flow = await self._step(step, entry, work, record)
-                topic = step.action.TopicArn
-                if topic and self._sink(step) != f"sns:{topic}":
+                if notifies(step):
                     await self._part(TOPIC, step, entry, work, record)
                 step = engine.send(flow)
         except StopIteration as end:
@@ -438,9 +443,10 @@ class Worker:
         found = self._rule_sets.get(revision)
         if found is None:
             text = await self._spool.revision(revision)
-            if text is None:
-                raise LookupError(f"the spool does not hold rule set revision {revision}")
-            found = RuleSet.model_validate_json(text)
+            found = RuleSet.kept(text)
+            if found is None:
+                trouble = "does not hold" if text is None else "holds in another version's form"
+                raise Unjudgeable(f"the spool {trouble} revision {revision} of the rules, by which it is to be judged")
             self.know(found)
         return found
 
@@ -471,12 +477,12 @@ class Record:
             self._remember(step)
 
     def flow(self, step: Step, part: str) -> Flow | None:
-        """The recorded flow of a step that is done, or None. Raises LookupError when the record is of another rule's step."""
+        """The recorded flow of a step that is done, or None. Raises Unjudgeable when the record is of another rule's step."""
         found = self._known.get((step.rule.Name, step.index, part))
         if found is None:
             return None
         if found.digest != step.digest:
-            raise LookupError(f"the record of rule {step.rule.Name!r}, action {step.index} is of another revision")
+            raise Unjudgeable(f"what is recorded of rule {step.rule.Name}, action {step.index + 1}, is of another revision of the rules")
         return Flow(found.flow)
 
     def attempts(self, step: Step, part: str) -> int:

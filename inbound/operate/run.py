@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import os
 import signal
 import sys
@@ -20,6 +21,7 @@ from inbound.operate.systemd import Notifier, inherited
 from inbound.service import Service, event_loop_runner
 from inbound.settings import Address, Settings, SettingsError, Supervisor, supervisor
 
+YOUNG = 20_000  # objects made and not freed before the collector looks: some hundred messages in hand
 IMPATIENT = 0.5  # seconds after which a second signal is meant: shells and supervisors send some twice
 
 Around = Callable[[Settings], AbstractAsyncContextManager[Service]]
@@ -52,6 +54,7 @@ def run(settings: Settings, around: Around | None = None, *, started: Callable[[
     except SpoolError as error:
         fail(spool_trouble(settings.data, error))
     finally:
+        log.flush()
         ended()
     _leave()
 
@@ -64,6 +67,13 @@ def _leave() -> None:
     os._exit(0)
 
 
+def _tune_collector() -> None:
+    """Have Python's garbage collector look at what comes and goes, and not so often: it took a fifth of the CPU of a small message."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG, 20, 20)
+
+
 async def _run(settings: Settings, around: Around, started: Callable[[Service], None], notifier: Notifier) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -72,6 +82,7 @@ async def _run(settings: Settings, around: Around, started: Callable[[Service], 
     def signalled() -> None:
         asked.append(loop.time())
         if asked[-1] - asked[0] > IMPATIENT:
+            log.flush()
             os._exit(1)
         stop.set()
 
@@ -94,6 +105,7 @@ async def _run(settings: Settings, around: Around, started: Callable[[Service], 
         http = await serve_http(service, sockets)
         stack.push_async_callback(http.cleanup)
         started(service)
+        _tune_collector()
         notifier.ready(f"receiving at {', '.join(str(a) for a in service.addresses)}")
         watching = asyncio.create_task(notifier.watch())
         await stopping

@@ -88,7 +88,7 @@ def test_long_lists_are_cut() -> None:
 def test_a_rule_set_that_receives_nothing() -> None:
     told = explain(RuleSet(name=None, rules=()), Mail((A,)))
     assert told.disposition is Disposition.UNMATCHED
-    assert told.to_json()["recipients"] == [{"recipient": A, "acceptance": "no rule"}]
+    assert told.to_json()["recipients"] == [{"recipient": A, "acceptance": "no rule", "why": "no rule set is active"}]
 
 
 def test_the_shape_of_the_json() -> None:
@@ -98,19 +98,22 @@ def test_the_shape_of_the_json() -> None:
         "revision": rules.revision,
         "tls": False,
         "disposition": "STOPPED",
-        "recipients": [{"recipient": A, "acceptance": "accept"}, {"recipient": C, "acceptance": "TLS required"}],
+        "recipients": [
+            {"recipient": A, "acceptance": "accept", "why": ""},
+            {"recipient": C, "acceptance": "TLS required", "why": "every enabled rule that matches it requires TLS: secret"},
+        ],
         "rules": [
             {"position": 0, "name": "secret", "reason": "requires TLS", "why": "TlsPolicy is Require, and the session was not encrypted",
              "recipients": [{"recipient": C, "entry": C, "stoppedBy": None}],
-             "actions": [{"index": 0, "action": "S3", "recipients": [], "flow": None}]},
+             "actions": [{"index": 0, "action": "S3", "parameters": {"BucketName": "mail"}, "recipients": [], "flow": None}]},
             {"position": 1, "name": "stop", "reason": "matched", "why": "a@example.com matches a@example.com",
              "recipients": [{"recipient": A, "entry": A, "stoppedBy": None}],
-             "actions": [{"index": 0, "action": "Lambda", "recipients": [A], "flow": "CONTINUE"},
-                         {"index": 1, "action": "Stop", "recipients": [A], "flow": "STOP_RULE_SET"},
-                         {"index": 2, "action": "S3", "recipients": [], "flow": None}]},
+             "actions": [{"index": 0, "action": "Lambda", "parameters": ASK["LambdaAction"], "recipients": [A], "flow": "CONTINUE"},
+                         {"index": 1, "action": "Stop", "parameters": {"Scope": "RuleSet"}, "recipients": [A], "flow": "STOP_RULE_SET"},
+                         {"index": 2, "action": "S3", "parameters": {"BucketName": "mail"}, "recipients": [], "flow": None}]},
             {"position": 2, "name": "all", "reason": "stopped before", "why": "a@example.com was stopped by Stop (action 2) of stop",
              "recipients": [{"recipient": A, "entry": A, "stoppedBy": {"rule": "stop", "index": 1}}],
-             "actions": [{"index": 0, "action": "S3", "recipients": [], "flow": None}]},
+             "actions": [{"index": 0, "action": "S3", "parameters": {"BucketName": "mail"}, "recipients": [], "flow": None}]},
         ],
     }
     told = explain(rules, Mail((A, C, A.upper()))).to_json()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ from inbound.accept.spool.schema import BUCKET
 
 IN_ROW = "row"
 IN_BLOB = "blob"
+SMALL = 16_384  # octets of content that are read with their entry: a whole claim of them may be in memory at once
 STROKE_SECONDS = 0.02  # work on many entries lets others have the thread after this long
 
 # see schema: ids are indexed in buckets, and only buckets that hold something are looked into
@@ -64,6 +65,14 @@ class Stroke(NamedTuple):
 
     ids: list[str]
     looked_at: int
+
+
+class Claimed(NamedTuple):
+    """An entry that is leased from now on, its number, and its content where that is small and has a row."""
+
+    number: int
+    entry: Entry
+    data: bytes | None
 
 
 class Found(NamedTuple):
@@ -108,23 +117,33 @@ def _find(connection: Connection, entry_id: str, number: int | None = None) -> F
 
 
 def change(connection: Connection, entry_id: str, update: Update, number: int | None) -> bool:
-    """Apply an update; True when the entry's blob file is to go. `number` is the entry's, if known. Raises KeyError."""
-    found = _find(connection, entry_id, number)
-    if found is None:
-        raise KeyError(entry_id)
-    number, _, content = found
+    """Apply an update; True when the entry's blob file is to go, if it has one. `number` is the entry's, if known. Raises KeyError.
+
+    As few statements as can be: after each one this thread waits for the interpreter again.
+    """
     columns = _columns(update)
     if update.drop_content:
         columns["content"] = ""
-        connection.execute("DELETE FROM content WHERE entry = ?", (number,))
-    if columns:
-        assignments = ", ".join(f"{name} = ?" for name in columns)
-        connection.execute(f"UPDATE entry SET {assignments} WHERE number = ?", (*columns.values(), number))  # noqa: S608  # names are ours
+    if number is None or not _set(connection, number, entry_id, columns):
+        found = _find(connection, entry_id)
+        if found is None:
+            raise KeyError(entry_id)
+        number = found.number
+        _set(connection, number, entry_id, columns)
     if update.clear_steps:
         connection.execute("DELETE FROM step WHERE entry = ?", (number,))
     if update.steps:
         _append_steps(connection, number, update)
-    return update.drop_content and content == IN_BLOB
+    return update.drop_content and not connection.execute("DELETE FROM content WHERE entry = ?", (number,)).rowcount
+
+
+def _set(connection: Connection, number: int, entry_id: str, columns: Mapping[str, Any]) -> bool:
+    """Is there such an entry? Then it has these values now."""
+    if not columns:
+        return connection.execute("SELECT 1 FROM entry WHERE number = ? AND id = ?", (number, entry_id)).fetchone() is not None
+    assignments = ", ".join(f"{name} = ?" for name in columns)
+    statement = f"UPDATE entry SET {assignments} WHERE number = ? AND id = ?"  # noqa: S608  # names are ours
+    return connection.execute(statement, (*columns.values(), number, entry_id)).rowcount == 1
 
 
 def _columns(update: Update) -> dict[str, Any]:
@@ -152,26 +171,29 @@ def _envelope_columns(envelope: Envelope) -> dict[str, Any]:
 
 
 def _append_steps(connection: Connection, number: int, update: Update) -> None:
-    (last,) = connection.execute("SELECT coalesce(max(position), 0) FROM step WHERE entry = ?", (number,)).fetchone()
-    connection.executemany(
-        f"INSERT INTO step (entry, position, {STEP_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # names are ours
-        [(number, position, *step_row(record)) for position, record in enumerate(update.steps, last + 1)],
-    )
+    for record in update.steps:
+        connection.execute(
+            f"INSERT INTO step (entry, position, {STEP_COLUMNS})"  # noqa: S608  # names are ours
+            " SELECT ?, coalesce(max(position), 0) + 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM step WHERE entry = ?",
+            (number, *step_row(record), number),
+        )
 
 
-def claim(connection: Connection, now: float, limit: int) -> list[tuple[int, Entry]]:
-    """Lease due entries, oldest received first, with their numbers. One that cannot be read becomes a dead letter instead."""
+def claim(connection: Connection, now: float, limit: int) -> list[Claimed]:
+    """Lease due entries, oldest received first. One that cannot be read becomes a dead letter instead."""
     connection.execute("UPDATE entry INDEXED BY entry_due SET ready = 1 WHERE state = 'deferred' AND ready = 0 AND due <= ?", (now,))
     rows = connection.execute(
-        f"SELECT number, {ENTRY_COLUMNS} FROM entry INDEXED BY entry_ready WHERE ready = 1 AND due <= ? ORDER BY received, number LIMIT ?",  # noqa: S608  # names are ours
+        f"SELECT number, CASE WHEN size <= {SMALL} THEN (SELECT data FROM content WHERE entry = number) END, {ENTRY_COLUMNS}"  # noqa: S608  # names are ours
+        " FROM entry INDEXED BY entry_ready WHERE ready = 1 AND due <= ? ORDER BY received, number LIMIT ?",
         (now, limit),
     ).fetchall()
     steps = _steps_of(connection, [row[0] for row in rows])
-    connection.executemany("UPDATE entry SET state = 'active', ready = 0 WHERE number = ?", [row[:1] for row in rows])
+    numbers = json.dumps([row[0] for row in rows])
+    connection.execute("UPDATE entry SET state = 'active', ready = 0 WHERE number IN (SELECT value FROM json_each(?))", (numbers,))
     claimed = []
-    for number, id_, _deferred, *rest in rows:
+    for number, data, id_, _deferred, *rest in rows:
         try:
-            claimed.append((number, entry_from((id_, State.ACTIVE, *rest), steps.get(number, ()))))
+            claimed.append(Claimed(number, entry_from((id_, State.ACTIVE, *rest), steps.get(number, ())), data))
         except UnreadableError:
             connection.execute("UPDATE entry SET state = 'dead', finished = ?, error = ? WHERE number = ?", (now, UNREADABLE, number))
     return claimed

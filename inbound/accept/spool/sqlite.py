@@ -150,19 +150,22 @@ class SqliteSpool:
         await _wanted(self._owned().submit(insert, committed=committed, failed=failed), give_back)
 
     async def claim(self, now: float, limit: int) -> list[Entry]:
-        def committed(claimed: list[tuple[int, Entry]], awaited: bool) -> None:
+        def committed(claimed: list[entries.Claimed], awaited: bool) -> None:
             if not awaited:
-                self._give_back(claimed)
+                give_back(claimed)
                 return
-            for number, entry in claimed:
-                self._leases.begin(entry.id, number)
+            for number, entry, data in claimed:
+                self._leases.begin(entry.id, number, data if data is not None and len(data) == entry.size else None)
 
-        def undo(connection: Connection, claimed: list[tuple[int, Entry]] | None) -> None:
-            entries.give_back(connection, now, [number for number, _ in claimed or ()])
+        def give_back(claimed: list[entries.Claimed]) -> None:
+            self._give_back([(number, entry) for number, entry, _ in claimed])
+
+        def undo(connection: Connection, claimed: list[entries.Claimed] | None) -> None:
+            entries.give_back(connection, now, [each.number for each in claimed or ()])
 
         claim = Operation(partial(entries.claim, now=now, limit=max(limit, 0)), undo=undo)
-        claimed: list[tuple[int, Entry]] = await _wanted(self._owned().submit(claim, committed=committed), self._give_back)
-        return [entry for _, entry in claimed]
+        claimed: list[entries.Claimed] = await _wanted(self._owned().submit(claim, committed=committed), give_back)
+        return [each.entry for each in claimed]
 
     def _give_back(self, unwanted: list[tuple[int, Entry]]) -> None:
         """End leases that nobody here will work, whatever it takes."""

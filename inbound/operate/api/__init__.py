@@ -80,9 +80,8 @@ async def message(request: web.Request) -> web.Response:
     if entry.state is State.ACTIVE:
         await service.worker.settled(message_id, _wait(request))
         entry = await service.spool.get(message_id) or entry
-    rules = await service.spool.revision(entry.envelope.revision)
-    scope = StopScope(service.settings.stop_scope)
-    return web.json_response(trace(entry, RuleSet.model_validate_json(rules) if rules else None, scope))
+    rules = RuleSet.kept(await service.spool.revision(entry.envelope.revision))
+    return web.json_response(trace(entry, rules, StopScope(service.settings.stop_scope)))
 
 
 async def order(request: web.Request) -> web.Response:

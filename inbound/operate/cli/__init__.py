@@ -20,6 +20,7 @@ COMMANDS = {
     "dev": "Run everything on this machine: SMTP, rules, and a local AWS to look at.",
     "serve": "Run the service: settings from the environment, real AWS or any endpoint.",
     "send": "Send a test message, and tell its route when the service is a local dev.",
+    "explain": "Tell what the rules do with a message, and why: one in the spool, or one that nobody sent.",
     "verify": "Tell the verdicts on a message in a file, and why.",
     "check": "Validate the rule file.",
     "import": "Write a rules.yaml from SES, CloudFormation or Terraform.",

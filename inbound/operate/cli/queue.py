@@ -136,7 +136,7 @@ def show(message_id: str, data: Path, as_json: bool) -> None:
     entry, text, outline = visit(data, look)
     if entry is None:
         fail(f"no message {message_id} in the spool of {data}", 1)
-    found = trace(entry, RuleSet.model_validate_json(text) if text else None, StopScope(read().stop_scope))
+    found = trace(entry, RuleSet.kept(text), StopScope(read().stop_scope))
     found["outline"] = outline_json(outline)
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=True))

@@ -6,19 +6,22 @@ from typing import Any
 
 import click
 
-_COLOURS = {"done": "green", "failed": "yellow", "failed for good": "red", "waiting": "yellow", "not run": "bright_black"}
+_COLOURS = {"done": "green", "supposed": "cyan", "failed": "yellow", "failed for good": "red", "waiting": "yellow", "not run": "bright_black"}
+_SHOWN = {"supposed": "would"}
 
 
 def render(trace: dict[str, Any], *, whole: bool = False) -> str:
-    """The route; `whole` adds the session, the verdicts, every attempt and the outline of the parts."""
+    """The route; `whole` adds the session, every attempt and the outline of the parts."""
     lines = [*_head(trace)] if whole else []
     lines += verdict_lines(trace["verdicts"])
     for rule in trace["rules"]:
         lines += _rule(rule, whole=whole)
+    lines += _unexplained(trace)
     lines.append(_end(trace))
     if whole and trace.get("outline"):
         lines += _outline(trace["outline"])
-    return "\n".join(lines)
+    text = "\n".join(lines)
+    return text.replace(trace["id"], "<message id>") if trace["state"] == "supposed" else text
 
 
 def safe(value: Any) -> str:
@@ -28,16 +31,34 @@ def safe(value: Any) -> str:
 
 def _head(trace: dict[str, Any]) -> list[str]:
     session, envelope = trace["session"], trace["envelope"]
+    supposed = trace["state"] == "supposed"
     tls = session["tls"]
+    client = f"{safe(session['client'])} ({safe(session['reverse_name'] or 'unknown')}), HELO {safe(session['helo'])}" if session["client"] else (
+        "not told (--ip)")
+    encrypted = f"{tls['version']} {tls['cipher']}".strip() if tls else "no TLS"
+    set_name = f" of rule set {trace['rule_set']}" if trace["rule_set"] else ""
     return [
-        f"id          {trace['id']}",
-        f"received    {envelope['received']}  {trace['size']} octets",
-        f"client      {safe(session['client'])} ({safe(session['reverse_name'] or 'unknown')}), HELO {safe(session['helo'])}, "
-        + (f"{tls['version']} {tls['cipher']}" if tls else "no TLS"),
+        *([] if supposed else [f"id          {trace['id']}", f"received    {envelope['received']}"]),
+        f"size        {trace['size']} octets",
+        f"client      {client}, {encrypted}",
         f"sender      {safe(envelope['sender'] or '<>')}",
-        f"recipients  {', '.join(safe(r) for r in envelope['recipients'])}",
-        f"revision    {trace['revision']}",
+        f"recipients  {', '.join(safe(r) for r in envelope['recipients']) or 'none is accepted'}",
+        *(click.style(safe(f"    {each['recipient']}: {each['reply']}"), fg="yellow") + safe(f"  ({each['why']})")
+          for each in trace["recipients"] if each["acceptance"] != "accept"),
+        f"revision    {trace['revision']}{set_name}",
     ]
+
+
+def _unexplained(trace: dict[str, Any]) -> list[str]:
+    """What was recorded, and no rule accounts for."""
+    known = trace.get("rules_known", True)
+    lines = [] if known else [
+        f"the spool does not hold revision {trace['revision']} of the rules any more, so which of them matched, and why, cannot be told"]
+    if trace.get("unexplained"):
+        lines.append("recorded" if not known else "recorded, and of no step of these rules (INBOUND_STOP_SCOPE as in the service?)")
+    return lines + [safe(f"    {each['rule']}: {each['action']} (action {each['index'] + 1}) {each['part']}, attempt {each['attempt']}, "
+                         f"{each['started']}, {each['milliseconds']} ms: {each['outcome']}" + (f": {each['error']}" if each["error"] else ""))
+                    for each in trace.get("unexplained", ())]
 
 
 def verdict_lines(verdicts: dict[str, Any]) -> list[str]:
@@ -64,18 +85,30 @@ def _rule(rule: dict[str, Any], *, whole: bool) -> list[str]:
 
 
 def _action(action: dict[str, Any], *, whole: bool) -> list[str]:
-    state = click.style(f"{action['state']:<8}", fg=_COLOURS[action["state"]])
     attempts = action["attempts"]
     main = [a for a in attempts if a["part"] == "action"]
-    lines = [f"    {action['action']:<10} {state} {_told(main)}".rstrip()]
+    assumed = "  (CONTINUE is assumed: the function decides)" if action["assumed"] and action["flow"] else ""
+    lines = [f"    {action['action']:<10} {_state(action['state'])} {_told(main) or _meant(action)}{assumed}".rstrip()]
+    topic = action["topic"]
     topics = [a for a in attempts if a["part"] == "topic"]
-    if topics:
-        outcome = topics[-1]["outcome"]
-        lines.append(f"      {'topic':<8} {click.style(f'{outcome:<8}', fg=_COLOURS.get(outcome, 'red'))} {_told(topics)}".rstrip())
+    if topic and (topics or action["state"] not in ("not run", "failed for good")):
+        lines.append(f"      {'topic':<8} {_state(topic['state'])} {_told(topics) or topic['arn']}".rstrip())
     if whole:
-        lines += [f"        attempt {a['attempt']} of the {a['part']}, {a['started']}, {a['milliseconds']} ms: {a['outcome']}"
-                  + (f": {safe(a['error'])}" if a["error"] else "") for a in attempts if len(attempts) > 1 or a["error"]]
+        lines += [safe(f"        {'topic ' if a['part'] == 'topic' else ''}attempt {a['attempt']}  {a['started']}  {a['milliseconds']} ms  "
+                       f"{a['outcome']}" + (f": {a['error']}" if a["error"] else "")) for a in attempts if a["sink"] and a["outcome"] != "supposed"]
     return lines
+
+
+def _state(state: str) -> str:
+    return click.style(f"{_SHOWN.get(state, state):<8}", fg=_COLOURS[state])
+
+
+def _meant(action: dict[str, Any]) -> str:
+    """Where an action would go that was not tried."""
+    told = action["parameters"]
+    if "BucketName" in told:
+        return safe(f"s3://{told['BucketName']}/{told.get('ObjectKeyPrefix', '')}")
+    return safe(told.get("FunctionArn", told.get("TopicArn", "")))
 
 
 def _told(attempts: list[dict[str, Any]]) -> str:
@@ -95,7 +128,7 @@ def _told(attempts: list[dict[str, Any]]) -> str:
     else:
         what = detail.get("header", "")
     flow = f" -> {last['flow']}" if last["flow"] not in ("", "CONTINUE") else ""
-    took = f"  {last['milliseconds']} ms" if last["sink"] else ""
+    took = f"  {last['milliseconds']} ms" if last["sink"] and last["outcome"] != "supposed" else ""
     tried = f"  attempt {last['attempt']}" if last["attempt"] > 1 else ""
     return safe(f"{what or last['error']}{flow}{took}{tried}".strip())
 
@@ -103,11 +136,13 @@ def _told(attempts: list[dict[str, Any]]) -> str:
 def _bounced(detail: dict[str, Any]) -> str:
     """The failure, whom it was told, and what became of that."""
     became = next((f"{word}: {detail[word]}" for word in ("suppressed", "refused") if word in detail), detail.get("reply", ""))
-    return f"{detail['bounce']} to {detail['to'] or '<>'}; {became}"
+    return f"{detail['bounce']} to {detail['to'] or '<>'}" + (f"; {became}" if became else "")
 
 
 def _end(trace: dict[str, Any]) -> str:
     state = trace["state"]
+    if state == "supposed":
+        return _supposed_end(trace)
     if state == "deferred":
         waits = f"waits for {trace['waits_for']}, tried again when it answers" if trace["waits_for"] else f"tried again at {trace['due']}"
         error = trace["error"].removeprefix(f"{trace['waits_for']}: ")
@@ -117,6 +152,15 @@ def _end(trace: dict[str, Any]) -> str:
     if state == "done":
         return click.style("done", fg="green") + (": no rule matched" if trace["disposition"] == "UNMATCHED" else "")
     return "in hand"
+
+
+def _supposed_end(trace: dict[str, Any]) -> str:
+    if trace["refused"]:
+        answer = f"refused at {trace['refused']['command']}: {trace['refused']['reply']}"
+        return click.style(safe(answer), fg="yellow") + "; no rule runs"
+    if trace["error"]:
+        return click.style("it would be a dead letter", fg="red") + f": {safe(trace['error'])}"
+    return click.style("nothing was sent", fg="cyan") + (": no rule matches" if trace["disposition"] == "UNMATCHED" else "")
 
 
 def _outline(outline: Any) -> list[str]:
