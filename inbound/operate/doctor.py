@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime
 import ipaddress
-import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from cryptography import x509
 from inbound.assess.dns import Resolver
 from inbound.decide.rules import Bounce, RuleSet
 from inbound.deliver.aws.client import AwsClient
+from inbound.deliver.pressure import free_octets, reserve
 from inbound.deliver.sinks import SinkDown, SinkFailure
 from inbound.deliver.smtp import SmtpSmarthost
 from inbound.operate.policy import Need, needs
@@ -22,7 +22,6 @@ from inbound.settings import Settings, SmtpServer
 
 SECONDS = 20.0  # for each check
 SOON = datetime.timedelta(days=14)
-RESERVE = 1.5  # free space, in messages of the largest size, as Postfix wants it
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,8 @@ class Finding:
 
 async def examine(settings: Settings, rule_set: RuleSet, aws: AwsClient, resolver: Resolver) -> list[Finding]:
     """Every check, run together; none takes longer than 20 seconds, none raises."""
-    checks = [_tried(f"{need.on} {need.name}" + (f" as {need.role}" if need.role else ""), _aws(aws, need)) for need in _once(needs(rule_set))]
+    wanted = _once(needs(rule_set, settings.alert_topic))
+    checks = [_tried(f"{need.on} {need.name}" + (f" as {need.role}" if need.role else ""), _aws(aws, need)) for need in wanted]
     checks.append(_tried("disk", _disk(settings)))
     if settings.tls_cert is not None:
         checks.append(_tried("certificate", _certificate(settings.tls_cert)))
@@ -102,9 +102,9 @@ def _aws(aws: AwsClient, need: Need) -> Check:
 def _disk(settings: Settings) -> Check:
     async def check() -> str:
         place = next(p for p in (settings.data, *settings.data.absolute().parents) if p.exists())
-        free = shutil.disk_usage(place).free
-        if free < RESERVE * settings.max_message_size:
-            raise Unwell(f"{free // 2**20} MB free at {place}; a spool needs {RESERVE} messages of INBOUND_MAX_MESSAGE_SIZE and room for an outage")
+        free, reserved = free_octets(place), reserve(settings.max_message_size)
+        if free < reserved:
+            raise Unwell(f"{free // 2**20} MB free at {place}; no mail is taken below {reserved // 2**20} MB, and an outage needs room too")
         return f"{free // 2**20} MB free at {place}"
 
     return check

@@ -27,18 +27,19 @@ class Need:
     name: str  # of the bucket, or the ARN
 
 
-def needs(rule_set: RuleSet) -> list[Need]:
-    """What the enabled rules need, each permission once, in the order in which the rules first need it."""
+def needs(rule_set: RuleSet, alert_topic: str | None = None) -> list[Need]:
+    """What the enabled rules need, each permission once, in the order in which the rules first need it; then what alerts need."""
     partition = _partition(rule_set)
-    found = (need for rule in rule_set.rules if rule.Enabled for action in rule.Actions for need in _of(action.only, partition))
-    return list(dict.fromkeys(found))
+    found = [need for rule in rule_set.rules if rule.Enabled for action in rule.Actions for need in _of(action.only, partition)]
+    alerts = [Need("", "sns:Publish", alert_topic, "topic", alert_topic)] if alert_topic else []
+    return list(dict.fromkeys([*found, *alerts]))
 
 
-def policies(rule_set: RuleSet, principal: str) -> dict[str, Any]:
+def policies(rule_set: RuleSet, principal: str, alert_topic: str | None = None) -> dict[str, Any]:
     """`identity`: the policy of our own identity; `roles`: that of each role an S3Action names, and whom it trusts; `resources`: the
     statement for each bucket, topic, key and function, needed where it is of another account; `principal` is the ARN of our identity.
     """
-    wanted = needs(rule_set)
+    wanted = needs(rule_set, alert_topic)
     roles = dict.fromkeys(need.role for need in wanted if need.role)
     return {
         "identity": _policy(_allow(need for need in wanted if not need.role)),

@@ -40,3 +40,11 @@ def test_with_a_role_we_only_assume_it_and_it_does_the_rest() -> None:
 def test_disabled_rules_need_nothing_and_nothing_is_told_twice() -> None:
     s3 = {"S3Action": {"BucketName": "mail"}}
     assert len(needs(active({"Actions": [s3, s3]}, {"Actions": [s3]}, {"Enabled": False, "Actions": [{"SNSAction": {"TopicArn": TOPIC}}]}))) == 1
+
+
+def test_alerts_need_to_publish_to_their_topic_and_no_more() -> None:
+    rule_set = active({"Actions": [{"S3Action": {"BucketName": "mail"}}]})
+    found = policies(rule_set, OURS, TOPIC)
+    assert found["identity"]["Statement"][1:] == [{"Effect": "Allow", "Action": "sns:Publish", "Resource": [TOPIC]}]
+    assert found["resources"][f"topic {TOPIC}"]["Principal"] == {"AWS": [OURS]}
+    assert needs(active({"Actions": [{"SNSAction": {"TopicArn": TOPIC}}]}), TOPIC) == needs(active({"Actions": [{"SNSAction": {"TopicArn": TOPIC}}]}))

@@ -12,16 +12,22 @@ import click
 @click.argument("file", type=click.Path(path_type=Path), default=Path("rules.yaml"), envvar="INBOUND_RULES")
 @click.option("--principal", default="arn:aws:iam::ACCOUNT:role/INBOUND", show_default=True, metavar="ARN",
               help="The identity that inbound runs as, for the policies of buckets, topics, keys, functions and roles.")
+@click.option("--alert-topic", envvar="INBOUND_ALERT_TOPIC", metavar="ARN", help="The topic that alerts are published to.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: identity, roles, resources.")
-def policy(file: Path, principal: str, as_json: bool) -> None:
-    """Print the least IAM policy that the rules in FILE need, and the statements for what is in another account.
+def policy(file: Path, principal: str, alert_topic: str | None, as_json: bool) -> None:
+    """Print the least IAM policy that the rules in FILE and alerts need, and the statements for what is in another account.
 
     Policies that name ses.amazonaws.com do not let inbound in: it calls AWS with its own credentials.
     """
     from inbound.operate.cli.loading import rules_of  # noqa: PLC0415  # --help need not pay for it
     from inbound.operate.policy import policies  # noqa: PLC0415
+    from inbound.settings import topic  # noqa: PLC0415
 
-    found = policies(rules_of(file).rule_set, principal)
+    try:
+        alerts = topic(alert_topic or None)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--alert-topic") from None
+    found = policies(rules_of(file).rule_set, principal, alerts)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
