@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from inbound.deliver.sinks import SinkDown
 from inbound.log import Event
 from inbound.metrics import ALERTS, Metrics
 
+README = Path(__file__).parents[2] / "README.md"
 TOPIC = "arn:aws:sns:us-east-1:000000000000:alerts"
 ALERT = Alert(Kind.DEAD_LETTERS, "mx.test", 2, 1_700_000_000.0, 1_700_000_060.5, ("id1: no", "id2: \x1b[31mno"))
 SHAPE = {
@@ -172,9 +175,21 @@ async def test_without_a_channel_nothing_is_kept() -> None:
     await alerts.flush(1)
 
 
-def test_an_alert_is_the_json_of_the_readme() -> None:
+def test_an_alert_is_json_in_ascii() -> None:
     assert json.loads(ALERT.to_json()) == SHAPE
     assert ALERT.to_json().isascii()
+
+
+def test_the_readme_shows_an_alert_with_its_keys_in_their_order_and_names_every_kind() -> None:
+    readme = README.read_text()
+    shown = json.loads(readme.split("```json\n")[1].split("```")[0])
+    alert = Alert(Kind(shown["kind"]), shown["host"], shown["count"], _seconds(shown["first"]), _seconds(shown["last"]), tuple(shown["details"]))
+    assert list(json.loads(alert.to_json()).items()) == list(shown.items())
+    assert all(f"`{kind}`" in readme for kind in Kind)
+
+
+def _seconds(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
 
 
 @pytest.mark.parametrize("kind", Kind)
