@@ -12,7 +12,7 @@ import click
 @click.argument("file", type=click.Path(path_type=Path), default=Path("rules.yaml"), envvar="INBOUND_RULES")
 @click.option("--principal", default="arn:aws:iam::ACCOUNT:role/INBOUND", show_default=True, metavar="ARN",
               help="The identity that inbound runs as, for the policies of buckets, topics, keys, functions and roles.")
-@click.option("--alert-topic", envvar="INBOUND_ALERT_TOPIC", metavar="ARN", help="The topic that alerts are published to.")
+@click.option("--alert-topic", default=None, envvar="INBOUND_ALERT_TOPIC", metavar="ARN", help="The topic that alerts are published to.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: identity, roles, resources.")
 def policy(file: Path, principal: str, alert_topic: str | None, as_json: bool) -> None:
     """Print the least IAM policy that the rules in FILE and alerts need, and the statements for what is in another account.
