@@ -220,7 +220,7 @@ class Service:
                       revision=rule_set.revision)
         unsigned_bounces = unsigned(loaded, self.settings.dkim_domain) if self.production else ()
         for warning in (*loaded.warnings, *unsigned_bounces):
-            self.log.warning(Event.SERVICE_WARNING, warning=str(warning))
+            self.log.warning(Event.SERVICE_WARNING, warning=f"{warning} [{warning.code}]")
 
     async def _rejected(self, error: RulesError) -> None:
         self.metrics.count(RELOADS, "rejected")

@@ -5,12 +5,15 @@ They read the plain data and pass by what has not the shape they expect, so that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from inbound.decide.document import Document
 from inbound.decide.problem import KeyPath, Problem
-from inbound.decide.recipients import InvalidRecipient, Lookup
+from inbound.decide.reach import Reach
+from inbound.decide.recipients import InvalidRecipient, Lookup, canonical_entry
+from inbound.decide.rules import ReceiptRule, RuleFile
 from inbound.decide.wording import near
 
 UNSUPPORTED_ACTIONS = ("WorkmailAction", "ConnectAction")
@@ -55,7 +58,7 @@ def without_certificate(document: Document) -> Iterator[Problem]:
     for rule in _active_rules(document):
         if rule.enabled and rule.data.get("TlsPolicy") == "Require":
             yield document.problem((*rule.path, "TlsPolicy"), "needs a certificate; "
-                                   "set INBOUND_TLS_CERT and INBOUND_TLS_KEY, or write Optional")
+                                   "set INBOUND_TLS_CERT and INBOUND_TLS_KEY, or write Optional", code="needs-certificate")
 
 
 def without_smarthost(document: Document) -> Iterator[Problem]:
@@ -64,20 +67,25 @@ def without_smarthost(document: Document) -> Iterator[Problem]:
         for path, action in rule.actions if rule.enabled else ():
             if "BounceAction" in action:
                 yield document.problem((*path, "BounceAction"), "needs a server to send bounces through; set INBOUND_SMARTHOST "
-                                       "(smtp://mail.example.com:587), or 'Enabled: false' keeps the rule in the file", key=True)
+                                       "(smtp://mail.example.com:587), or 'Enabled: false' keeps the rule in the file", key=True,
+                                       code="needs-smarthost")
 
 
-def doubts(document: Document) -> Iterator[Problem]:
-    """The warnings: what is allowed, and seldom meant."""
+def doubts(document: Document, rule_file: RuleFile) -> Iterator[Problem]:
+    """The warnings about a document without errors, and the models made of it: what is allowed, and seldom meant."""
     if _active_name(document) is None:
-        yield document.problem(("ActiveRuleSet",), "receiving is off; every recipient is refused")
+        yield document.problem(("ActiveRuleSet",), "receiving is off; every recipient is refused", code="receiving-off")
     elif not any(rule.enabled for rule in _active_rules(document)):
         path = ("RuleSets", str(_active_name(document)))
-        yield document.problem(path, "the active rule set has no enabled rule; every recipient is refused", key=True)
-    for _, rules in _rule_sets(document):
+        yield document.problem(path, "the active rule set has no enabled rule; every recipient is refused", key=True, code="no-enabled-rule")
+    for name, rules in _rule_sets(document):
         for rule in rules:
             yield from _idle(document, rule)
             yield from _odd_bounces(document, rule)
+            yield from _odd_recipients(document, rule, rules)
+            yield from _sns_alone(document, rule)
+        yield from _reach(document, rules, rule_file.RuleSets[name], rule_file.Identities)
+    yield from _elsewhere(document)
 
 
 def _active_name(document: Document) -> str | None:
@@ -169,10 +177,10 @@ def _outside(document: Document, lookup: Lookup, rule: _Rule) -> Iterator[Proble
 def _idle(document: Document, rule: _Rule) -> Iterator[Problem]:
     actions = list(rule.actions)
     if rule.enabled and not actions:
-        yield document.problem(rule.path, "has no actions; it accepts mail and does nothing with it")
+        yield document.problem(rule.path, "has no actions; it accepts mail and does nothing with it", code="no-actions")
     stops = [index for index, (_, action) in enumerate(actions) if "StopAction" in action]
     if stops and stops[0] < len(actions) - 1:
-        yield document.problem(actions[stops[0] + 1][0], "never runs; it comes after a StopAction")
+        yield document.problem(actions[stops[0] + 1][0], "never runs; it comes after a StopAction", code="after-stop")
 
 
 def _odd_bounces(document: Document, rule: _Rule) -> Iterator[Problem]:
@@ -184,7 +192,65 @@ def _odd_bounces(document: Document, rule: _Rule) -> Iterator[Problem]:
         code, status = str(bounce.get("SmtpReplyCode")), bounce.get("StatusCode")
         if status is not None and str(status)[:1] != code[:1]:
             yield document.problem((*path, "BounceAction", "StatusCode"), f"{str(status)!r} is of another class than SmtpReplyCode {code!r}; "
-                                   "both begin with 5 for a permanent failure, with 4 for a temporary one")
+                                   "both begin with 5 for a permanent failure, with 4 for a temporary one", code="bounce-status")
         if identities and not Lookup([], identities).covered(str(bounce.get("Sender"))):
             yield document.problem((*path, "BounceAction", "Sender"), f"{bounce.get('Sender')!r} is outside Identities; SES takes only verified "
-                                   "identities here, and the world only mail that SPF and DKIM of that domain allow us to send")
+                                   "identities here, and the world only mail that SPF and DKIM of that domain allow us to send", code="bounce-sender")
+
+
+def _odd_recipients(document: Document, rule: _Rule, rules: list[_Rule]) -> Iterator[Problem]:
+    recipients = rule.data.get("Recipients")
+    if recipients == [] and rule.enabled and any(other.enabled for other in rules if other is not rule):
+        yield document.problem((*rule.path, "Recipients"), "is empty, and so matches every address of Identities, not none; "
+                               "leave the key out if that is meant", key=True, code="empty-recipients")
+    first: dict[str, str] = {}
+    for index, entry in enumerate(_listed(recipients)):
+        canonical = canonical_entry(entry)
+        if canonical in first:
+            same = f" ({first[canonical]!r}: letter case does not matter)" if first[canonical] != entry else ""
+            yield document.problem((*rule.path, "Recipients", index), f"{entry!r} is listed twice{same}", code="duplicate-recipient")
+        first.setdefault(canonical, entry)
+
+
+def _sns_alone(document: Document, rule: _Rule) -> Iterator[Problem]:
+    actions = list(rule.actions)
+    if rule.enabled and not any("S3Action" in action for _, action in actions):
+        for path, _ in (each for each in actions if "SNSAction" in each[1]):
+            yield document.problem((*path, "SNSAction"), "takes at most 150 KB; longer messages bounce, and no S3Action of this rule keeps them",
+                                   key=True, code="sns-alone")
+
+
+def _reach(document: Document, rules: list[_Rule], models: Sequence[ReceiptRule], identities: Sequence[str]) -> Iterator[Problem]:
+    """What earlier rules leave of a rule, and what a rule for everybody takes of later ones."""
+    reach = Reach(models, identities)
+
+    def named(positions: tuple[int, ...]) -> str:
+        told = [f"{models[each].Name!r} (line {document.place(rules[each].path)[0]})" for each in positions[:3]]
+        return ", ".join(told) + (f" and {len(positions) - 3} more" if len(positions) > 3 else "")
+
+    for position, rule in enumerate(rules):
+        if stopped := reach.stopped(position):
+            yield document.problem(rule.path, f"can never match: {named(stopped)} {'stops' if len(stopped) == 1 else 'stop'} all that it is for; "
+                                   "put it before, or remove it", code="never-matches")
+        elif taken := reach.taken_along(position):
+            yield document.problem(rule.path, f"is for everybody, and acts first on what {named(taken)} {'is' if len(taken) == 1 else 'are'} for; "
+                                   "put it last, and end those with a StopAction", code="catch-all-first")
+
+
+def _elsewhere(document: Document) -> Iterator[Problem]:
+    """ARNs of another region or account than most."""
+    found = [(path, value.split(":")) for _, rules in _rule_sets(document) for rule in rules for path, value in _arns(rule)]
+    for place, kind in ((3, "region"), (4, "account")):
+        counted = Counter(parts[place] for _, parts in found if parts[place])
+        usual = counted.most_common(1)[0][0] if counted else ""
+        for path, parts in found:
+            if parts[place] and parts[place] != usual:
+                yield document.problem(path, f"is in the {kind} {parts[place]}, most of this file in {usual}", code="other-region")
+
+
+def _arns(rule: _Rule) -> Iterator[tuple[KeyPath, str]]:
+    for path, action in rule.actions:
+        for name, parameters in action.items():
+            for key, value in parameters.items():
+                if isinstance(value, str) and key.lower().endswith("arn"):
+                    yield (*path, name, key), value

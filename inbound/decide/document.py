@@ -25,6 +25,7 @@ NOT_RESOLVED = "`inbound import` could not resolve this; write the value in its 
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+_ALLOW = re.compile(r"(?:^|(?<=\s))#\s*inbound:\s*allow\b(?:\s+([A-Za-z0-9_-]+(?:\s*,\s*[A-Za-z0-9_-]+)*))?")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _SAYS = {
@@ -43,6 +44,15 @@ _SAYS = {
     "found a tab character where an indentation space is expected": "a tab; YAML is indented with spaces",
     "found a tab character that violates indentation": "a tab; YAML is indented with spaces",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    """A comment `# inbound: allow CODE, CODE` that silences warnings of its line: its place, from 1, and the codes as written."""
+
+    line: int
+    column: int
+    codes: tuple[str, ...]
 
 
 class Unknown:
@@ -67,6 +77,7 @@ class Document:
     places: Places
     problems: tuple[Problem, ...]
     refused: frozenset[KeyPath]
+    allows: tuple[Allow, ...] = ()
 
     def place(self, path: KeyPath, *, key: bool = False) -> tuple[int, int]:
         """Where the value at the path stands, or its key; the nearest place above it for a path that is not in the file."""
@@ -79,9 +90,9 @@ class Document:
             places = places.values[part]
         return places.start if isinstance(places, Places) else places
 
-    def problem(self, path: KeyPath, message: str, *, key: bool = False) -> Problem:
-        """A problem with the value at the path, or with its key."""
-        return Problem(self.name, *self.place(path, key=key), f"{written(path)}: {message}" if path else message)
+    def problem(self, path: KeyPath, message: str, *, key: bool = False, code: str = "") -> Problem:
+        """A problem with the value at the path, or with its key; with a code it is a warning."""
+        return Problem(self.name, *self.place(path, key=key), f"{written(path)}: {message}" if path else message, code)
 
     def has(self, path: KeyPath) -> bool:
         """Is there a value at the path?"""
@@ -101,7 +112,7 @@ def read(text: str, name: str, booleans: Collection[str] = ()) -> Document:
     """The one document in the text; `booleans` are the keys whose true and false are meant as such. Raises RulesError."""
     if match := _UNPRINTABLE.search(text):
         raise RulesError([_unprintable(text, match.start(), name)])
-    composer = _Composer(name, frozenset(booleans))
+    composer = _Composer(name, frozenset(booleans), _allows(text))
     try:
         for event in yaml.parse(text, Loader=_LOADER):
             composer.take(event)
@@ -114,6 +125,12 @@ def place_of(text: str, index: int) -> tuple[int, int]:
     """Line and column, from 1, of the character at the index."""
     before = text[:index].replace("\r\n", "\n").replace("\r", "\n")
     return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
+
+
+def _allows(text: str) -> list[Allow]:
+    """What looks like such a comment; it is none where it lies in a value."""
+    found = ((number, _ALLOW.search(line)) for number, line in enumerate(text.splitlines(), 1))
+    return [Allow(number, match.start() + 1, tuple(re.findall(r"[A-Za-z0-9_-]+", match[1] or ""))) for number, match in found if match]
 
 
 def _unprintable(text: str, index: int, name: str) -> Problem:
@@ -151,7 +168,8 @@ class _Frame:
 class _Composer:
     """Takes events in their order and builds data and places. A frame's part None means that its content is dropped."""
 
-    def __init__(self, name: str, booleans: frozenset[str]) -> None:
+    def __init__(self, name: str, booleans: frozenset[str], allows: list[Allow]) -> None:
+        self._allows = allows
         self._name = name
         self._booleans = booleans
         self._frames: list[_Frame] = []
@@ -164,6 +182,9 @@ class _Composer:
     def take(self, event: yaml.Event) -> None:
         """One event. Raises RulesError where it makes no sense to read on."""
         if isinstance(event, yaml.ScalarEvent):
+            if self._allows:
+                begin, end = _place(event), _end(event)
+                self._allows = [allow for allow in self._allows if not begin <= (allow.line, allow.column) < end]
             self._inspect(event)
             self._scalar(event)
         elif isinstance(event, yaml.CollectionStartEvent):
@@ -183,7 +204,7 @@ class _Composer:
         """What was read. Raises RulesError for a text without any content."""
         if self._data is None:
             raise RulesError([*self.problems, Problem(self._name, 1, 1, "is empty; it needs at least Identities and RuleSets")])
-        return Document(self._name, self._data, self._places, tuple(self.problems), frozenset(self._refused))
+        return Document(self._name, self._data, self._places, tuple(self.problems), frozenset(self._refused), tuple(self._allows))
 
     def _inspect(self, event: yaml.NodeEvent) -> None:
         if event.anchor is not None:
@@ -297,6 +318,10 @@ class _Composer:
 
 def _place(event: Any) -> tuple[int, int]:
     return event.start_mark.line + 1, event.start_mark.column + 1
+
+
+def _end(event: Any) -> tuple[int, int]:
+    return event.end_mark.line + 1, event.end_mark.column + 1
 
 
 def _short(tag: str) -> str:

@@ -9,14 +9,15 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from inbound.decide.checks import contradictions, doubts, without_certificate, without_smarthost
-from inbound.decide.document import Document, place_of, read
+from inbound.decide.codes import allowed, odd_allows
+from inbound.decide.document import Allow, Document, place_of, read
 from inbound.decide.problem import KeyPath, Problem, RulesError, RulesUnreadableError
 from inbound.decide.rules import Model, RuleFile, RuleSet
 from inbound.decide.wording import LIMIT, in_words
@@ -32,7 +33,7 @@ class Loaded:
 
     `rule_set` is what receiving runs on. `warnings` are allowed and seldom meant; `needs_certificate` and `needs_smarthost` would be errors
     for a service without a certificate, or without a smarthost. `digest` is the SHA-256 of the file's text. `places` gives (line, column) of
-    each rule set, rule and action by its path: `("RuleSets", "default", 0, "Actions", 1)`.
+    each rule set, rule and action by its path: `("RuleSets", "default", 0, "Actions", 1)`. `allows` are the comments that silence warnings.
     """
 
     name: str
@@ -43,6 +44,11 @@ class Loaded:
     needs_smarthost: tuple[Problem, ...]
     digest: str
     places: Mapping[KeyPath, tuple[int, int]]
+    allows: tuple[Allow, ...] = ()
+
+    def unsilenced(self, warnings: Iterable[Problem]) -> tuple[Problem, ...]:
+        """Those that no comment silences."""
+        return tuple(warning for warning in warnings if not allowed(warning, self.allows))
 
 
 def load(path: Path, *, tls: bool = True, smarthost: bool = True) -> Loaded:
@@ -68,7 +74,9 @@ def parse(text: str, name: str, *, tls: bool = True, smarthost: bool = True) -> 
         raise RulesError(sorted(problems), error.error_count() - min(LIMIT, error.error_count())) from None
     if problems:
         raise RulesError(sorted(problems))
-    return Loaded(name=name, rule_file=rule_file, rule_set=rule_file.active().ready(), warnings=tuple(sorted(doubts(document))),
+    found = list(doubts(document, rule_file))
+    told = [*(warning for warning in found if not allowed(warning, document.allows)), *odd_allows(document, found)]
+    return Loaded(name=name, rule_file=rule_file, rule_set=rule_file.active().ready(), warnings=tuple(sorted(told)), allows=document.allows,
                   needs_certificate=needs_certificate, needs_smarthost=needs_smarthost, digest=digest_of(text), places=_places(document, rule_file))
 
 

@@ -17,12 +17,16 @@ SHOWN = 200
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One thing that is wrong. Line and column count from 1, the column in characters; line 0 means the file as a whole."""
+    """One thing that is wrong. Line and column count from 1, the column in characters; line 0 means the file as a whole.
+
+    `code` names a warning (`decide.codes`), and is empty for an error.
+    """
 
     file: str
     line: int
     column: int
     message: str
+    code: str = ""
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}: {self.message}" if self.line else f"{self.file}: {self.message}"

@@ -93,6 +93,13 @@ def matching_entries(address: str) -> tuple[str, ...]:
     return (*found, domain, *_parents(domain))
 
 
+def supersets(entry: str) -> tuple[str, ...]:
+    """Every entry that matches all addresses that this one matches; both in compared form. It may miss some, it never names a wrong one."""
+    if "@" in entry:
+        return matching_entries(entry)
+    return (entry, *_parents(entry.removeprefix(".")))
+
+
 def _parents(domain: str) -> list[str]:
     """`.parent` for each parent of the domain, the nearest first."""
     return [domain[at:] for at, character in enumerate(domain) if character == "."]

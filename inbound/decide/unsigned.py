@@ -16,8 +16,8 @@ def unsigned(loaded: Loaded, domain: str) -> tuple[Problem, ...]:
             if isinstance(action.only, Bounce) and not _aligned(split(action.only.Sender)[1], domain.lower()):
                 path: KeyPath = ("RuleSets", str(loaded.rule_set.name), number, "Actions", index)
                 told = f"{written((*path, 'BounceAction'))}: {_words(action.only.Sender, domain)}"
-                found.append(Problem(loaded.name, *loaded.places[path], told))
-    return tuple(found)
+                found.append(Problem(loaded.name, *loaded.places[path], told, "unsigned-bounce"))
+    return loaded.unsilenced(found)
 
 
 def _aligned(sender: str, domain: str) -> bool:

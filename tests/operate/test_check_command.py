@@ -38,7 +38,10 @@ def test_several_sets_and_none_active(tmp_path: Path) -> None:
     result = run(tmp_path, GOOD + "    - Name: y\n      Actions: [{StopAction: {Scope: RuleSet}}]\n  b: []\nActiveRuleSet: null\n")
     assert result.exit_code == 0
     assert result.stdout.startswith(f"{tmp_path}/rules.yaml: OK, 2 rule sets, 2 rules, active: none (revision ")
-    assert result.stderr == f"{tmp_path}/rules.yaml:9:16: warning: ActiveRuleSet: receiving is off; every recipient is refused\n"
+    never = "RuleSets.a[1]: can never match: 'x' (line 4) stops all that it is for; put it before, or remove it [never-matches]"
+    assert result.stderr.splitlines() == [
+        f"{tmp_path}/rules.yaml:6:7: warning: {never}",
+        f"{tmp_path}/rules.yaml:9:16: warning: ActiveRuleSet: receiving is off; every recipient is refused [receiving-off]"]
 
 
 def test_errors_one_a_line_on_stderr(tmp_path: Path) -> None:
@@ -64,7 +67,7 @@ def test_json_of_a_good_file(tmp_path: Path) -> None:
     result = run(tmp_path, REQUIRE, "--json")
     assert result.exit_code == 0
     data = json.loads(result.stdout)
-    assert [(warning["line"], warning["column"]) for warning in data.pop("warnings")] == [(5, 18)]
+    assert [(warning["line"], warning["column"], warning["code"]) for warning in data.pop("warnings")] == [(5, 18, "needs-certificate")]
     assert data == {"file": f"{tmp_path}/rules.yaml", "ok": True, "ruleSets": 1, "rules": 1, "active": "a",
                     "revision": parse(REQUIRE, "").rule_set.revision, "errors": []}
 
@@ -76,6 +79,14 @@ def test_json_of_a_bad_file(tmp_path: Path) -> None:
         {"line": 4, "column": 7, "message": "RuleSets.a[0].Nam: unknown key; did you mean 'Name'?"},
         {"line": 5, "column": 13, "message": "RuleSets.a[1].Name: 'y y' is not a name: 1 to 64 letters, digits, '.', '_' or '-', "
                                              "the first and the last a letter or digit"}]}
+
+
+@pytest.mark.parametrize(("allow", "code", "lines"), [("", 1, 1), ("  # inbound: allow needs-certificate - the proxy has one", 0, 0)])
+def test_strict_counts_warnings_and_a_comment_silences_one(tmp_path: Path, allow: str, code: int, lines: int) -> None:
+    result = run(tmp_path, REQUIRE.replace("Require", f"Require{allow}"), "--strict")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (code, lines)
+    assert run(tmp_path, REQUIRE.replace("Require", f"Require{allow}"), "--strict", "--tls").exit_code == 0, "it depends on the service"
+    assert run(tmp_path, REQUIRE.replace("Require", f"Require{allow}"), "--no-tls").exit_code == 1, "an error cannot be silenced"
 
 
 @pytest.mark.parametrize(("told", "code", "lines"), [((), 0, 1), (("--tls",), 0, 0), (("--no-tls",), 1, 1)])

@@ -23,12 +23,15 @@ if TYPE_CHECKING:
               "not told, they are warnings.")
 @click.option("--dkim-domain", metavar="DOMAIN", envvar="INBOUND_DKIM_DOMAIN", default="",
               help="The domain that bounces are signed for. Bounces that no signature vouches for are warnings.")
+@click.option("--strict", is_flag=True, help="Exit with 1 for warnings, too.")
 @click.option("--schema", "as_schema", is_flag=True, help="Print the JSON Schema of the file, for editors, and read no file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def check(file: Path, tls: bool | None, smarthost: bool | None, dkim_domain: str, as_schema: bool, as_json: bool) -> None:
+def check(file: Path, tls: bool | None, smarthost: bool | None, dkim_domain: str, strict: bool, as_schema: bool, as_json: bool) -> None:
     """Validate the rule FILE (default: INBOUND_RULES, else rules.yaml).
 
     Every error is one line, FILE:LINE:COLUMN: what is wrong. Exits with 0 for a good file, 1 for one with errors, 2 when there is none.
+
+    A warning ends with its code in brackets; the comment '# inbound: allow CODE - reason' on its line silences it.
     """
     from inbound.decide.load import RulesError, RulesUnreadableError, load  # noqa: PLC0415  # --help need not pay for pydantic
     from inbound.decide.unsigned import unsigned  # noqa: PLC0415
@@ -46,10 +49,13 @@ def check(file: Path, tls: bool | None, smarthost: bool | None, dkim_domain: str
         _report(error.problems, (), {"file": str(file), "ok": False}, as_json)
         sys.exit(1)
     else:
-        warnings = loaded.warnings + (loaded.needs_certificate if tls is None else ()) + (loaded.needs_smarthost if smarthost is None else ())
-        _report((), tuple(sorted(warnings + unsigned(loaded, dkim_domain))), _facts(file, loaded), as_json)
+        needs = (*(loaded.needs_certificate if tls is None else ()), *(loaded.needs_smarthost if smarthost is None else ()))
+        warnings = tuple(sorted((*loaded.warnings, *loaded.unsilenced(needs), *unsigned(loaded, dkim_domain))))
+        _report((), warnings, _facts(file, loaded), as_json)
         if not as_json:
             click.echo(_line(file, loaded))
+        if strict and warnings:
+            sys.exit(1)
 
 
 def _facts(file: Path, loaded: Loaded) -> dict[str, Any]:
@@ -74,8 +80,8 @@ def _report(errors: tuple[Problem, ...], warnings: tuple[Problem, ...], facts: d
     for error in errors:
         click.echo(str(error), err=True)
     for warning in warnings:
-        click.echo(f"{warning.file}:{warning.line}:{warning.column}: warning: {warning.message}", err=True)
+        click.echo(f"{warning.file}:{warning.line}:{warning.column}: warning: {warning.message} [{warning.code}]", err=True)
 
 
 def _json(problem: Problem) -> dict[str, Any]:
-    return {"line": problem.line, "column": problem.column, "message": problem.message}
+    return {"line": problem.line, "column": problem.column, "message": problem.message, **({"code": problem.code} if problem.code else {})}
