@@ -108,8 +108,11 @@ class Document:
         return not any(path[:length] in self.refused for length in range(len(path) + 1))
 
 
-def read(text: str, name: str, booleans: Collection[str] = ()) -> Document:
-    """The one document in the text; `booleans` are the keys whose true and false are meant as such. Raises RulesError."""
+def read(text: str, name: str, booleans: Collection[str] = (), *, empty: str = "is empty; it needs at least Identities and RuleSets") -> Document:
+    """The one document in the text; `booleans` are the keys whose true and false are meant as such. Raises RulesError.
+
+    `empty` says what is wrong with a text without any content.
+    """
     if match := _UNPRINTABLE.search(text):
         raise RulesError([_unprintable(text, match.start(), name)])
     composer = _Composer(name, frozenset(booleans), _allows(text))
@@ -118,7 +121,7 @@ def read(text: str, name: str, booleans: Collection[str] = ()) -> Document:
             composer.take(event)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a "\UFFFFFFFF" where PyYAML comes without libyaml
         raise RulesError([*composer.problems, _syntax(error, text, name)]) from None
-    return composer.document()
+    return composer.document(empty)
 
 
 def place_of(text: str, index: int) -> tuple[int, int]:
@@ -197,13 +200,13 @@ class _Composer:
         elif isinstance(event, yaml.DocumentStartEvent):
             self._documents += 1
             if self._documents > 1:
-                self._complain(event, "a second document begins; a rule file is one")
+                self._complain(event, "a second document begins; this file is one")
                 raise RulesError(self.problems)
 
-    def document(self) -> Document:
+    def document(self, empty: str) -> Document:
         """What was read. Raises RulesError for a text without any content."""
         if self._data is None:
-            raise RulesError([*self.problems, Problem(self._name, 1, 1, "is empty; it needs at least Identities and RuleSets")])
+            raise RulesError([*self.problems, Problem(self._name, 1, 1, empty)])
         return Document(self._name, self._data, self._places, tuple(self.problems), frozenset(self._refused), tuple(self._allows))
 
     def _inspect(self, event: yaml.NodeEvent) -> None:

@@ -22,14 +22,17 @@ Error = Mapping[str, Any]
 LIMIT = 1000
 
 
-def in_words(document: Document, error: ValidationError) -> Iterator[Problem]:
-    """One problem for each error, up to LIMIT; none where the text itself was refused already, or a misspelt key is all that is wrong."""
+def in_words(document: Document, error: ValidationError, root: type[Model] = RuleFile) -> Iterator[Problem]:
+    """One problem for each error in a file of the model `root`, up to LIMIT.
+
+    None where the text itself was refused already, or a misspelt key is all that is wrong.
+    """
     errors: list[Error] = [*error.errors(include_url=False)[:LIMIT]]
-    meant = {_meant(found["loc"]) for found in errors if found["type"] == "extra_forbidden"}
+    meant = {_meant(root, found["loc"]) for found in errors if found["type"] == "extra_forbidden"}
     for found in errors:
         path: KeyPath = found["loc"]
         if found["type"] == "extra_forbidden":
-            yield document.problem(path, _unknown_key(document, path), key=True)
+            yield document.problem(path, _unknown_key(root, document, path), key=True)
         elif path[-1:] == ("[key]",):
             yield document.problem(path[:-1], _message(found), key=True)
         elif document.knows(path) and path not in meant:
@@ -48,26 +51,26 @@ def _message(error: Error) -> str:
     return says(error["input"], error.get("ctx", {})) if says else str(error["msg"])
 
 
-def _unknown_key(document: Document, path: KeyPath) -> str:
+def _unknown_key(root: type[Model], document: Document, path: KeyPath) -> str:
     key = str(path[-1])
-    model = _model_at(path[:-1])
+    model = _model_at(root, path[:-1])
     owners = [name for name, inner in _inner_models(model) if key in inner.model_fields]
     present = [name for name in owners if document.has((*path[:-1], name))]
     if owners:
         return f"unknown key here; it belongs under {' or '.join(present or owners)}, indented further"
-    meant = _meant(path)
+    meant = _meant(root, path)
     return f"unknown key; did you mean {meant[-1]!r}?" if meant else f"unknown key; known here: {', '.join(model.model_fields)}"
 
 
-def _meant(path: KeyPath) -> KeyPath:
+def _meant(root: type[Model], path: KeyPath) -> KeyPath:
     """The path of the known key that an unknown one most likely means, or none."""
-    meant = near(str(path[-1]), list(_model_at(path[:-1]).model_fields))
+    meant = near(str(path[-1]), list(_model_at(root, path[:-1]).model_fields))
     return (*path[:-1], meant) if meant else ()
 
 
-def _model_at(path: KeyPath) -> type[Model]:
+def _model_at(root: type[Model], path: KeyPath) -> type[Model]:
     """The model of the mapping at the path."""
-    annotation: Any = RuleFile
+    annotation: Any = root
     for part in path:
         if isinstance(annotation, type) and issubclass(annotation, Model):
             annotation = _bare(annotation.model_fields[str(part)].annotation)

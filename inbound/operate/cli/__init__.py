@@ -21,6 +21,7 @@ COMMANDS = {
     "serve": "Run the service: settings from the environment, real AWS or any endpoint.",
     "send": "Send a test message, and tell its route when the service is a local dev.",
     "explain": "Tell what the rules do with a message, and why: one in the spool, or one that nobody sent.",
+    "test": "Run the cases of a folder against the rules.",
     "verify": "Tell the verdicts on a message in a file, and why.",
     "check": "Validate the rule file.",
     "import": "Write a rules.yaml from SES, CloudFormation or Terraform.",

@@ -94,8 +94,8 @@ def _action(action: dict[str, Any], *, whole: bool) -> list[str]:
     if topic and (topics or action["state"] not in ("not run", "failed for good")):
         lines.append(f"      {'topic':<8} {_state(topic['state'])} {_told(topics) or topic['arn']}".rstrip())
     if whole:
-        lines += [safe(f"        {'topic ' if a['part'] == 'topic' else ''}attempt {a['attempt']}  {a['started']}  {a['milliseconds']} ms  "
-                       f"{a['outcome']}" + (f": {a['error']}" if a["error"] else "")) for a in attempts if a["sink"] and a["outcome"] != "supposed"]
+        lines += [f"        attempt {a['attempt']} of the {a['part']}, {a['started']}, {a['milliseconds']} ms: {a['outcome']}"
+                  + (f": {safe(a['error'])}" if a["error"] else "") for a in attempts if a["sink"] and a["outcome"] != "supposed"]
     return lines
 
 
