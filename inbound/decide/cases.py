@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, StrictBool, ValidationError, model_v
 
 from inbound.decide.document import Document, read
 from inbound.decide.problem import KeyPath, Problem, RulesError
-from inbound.decide.rules import S3, Action, AddHeader, AnyAction, Bounce, Connect, Lambda, Model, Sns, Stop, Workmail
+from inbound.decide.rules import S3, Action, AddHeader, AnyAction, Bounce, Connect, Lambda, Sns, Stop, Strict, Workmail
 from inbound.decide.wording import in_words
 
 VerdictName = Literal["spf", "dkim", "dmarc", "spam", "virus"]
@@ -40,7 +40,7 @@ def _some(value: tuple[Any, ...]) -> tuple[Any, ...]:
     return value
 
 
-class ExpectedStep(Model):
+class ExpectedStep(Strict):
     """One action that is done, of which rule; with all its parameters under SES's name for its type, or by `Action`, its type, alone."""
 
     Rule: str = Field(description="The rule whose action it is.")
@@ -75,7 +75,7 @@ class ExpectedStep(Model):
 KEYS = tuple(Action.model_fields)
 
 
-class Expectation(Model):
+class Expectation(Strict):
     """What shall come of the message."""
 
     Refused: str | None = Field(None, description="The reply that refuses the message as a whole, at connect, RCPT or DATA, or its beginning.")
@@ -92,7 +92,7 @@ class Expectation(Model):
         return self
 
 
-class Case(Model):
+class Case(Strict):
     """A message, and what shall come of it."""
 
     Name: Annotated[str, Field(min_length=1)] = Field(description="What it is about, unique in its file.")
@@ -114,7 +114,7 @@ class Case(Model):
         return self
 
 
-class CaseFile(Model):
+class CaseFile(Strict):
     """The whole of a case file."""
 
     Rules: str | None = Field(None, description="The rule file, from the folder of this one; without it the one of the command.")

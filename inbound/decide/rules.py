@@ -42,8 +42,8 @@ MESSAGE_ID_OCTETS = 40
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
 
 
-class Model(BaseModel):
-    """Frozen, with SES's PascalCase names; unknown keys are errors; an optional key without a value counts as not written."""
+class Strict(BaseModel):
+    """Frozen, with PascalCase names; unknown keys are errors; an optional key without a value counts as not written."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -60,6 +60,10 @@ class Model(BaseModel):
     def _may_be_absent(cls, key: str) -> bool:
         field = cls.model_fields.get(key)
         return field is not None and not field.is_required() and key not in cls.null_has_meaning
+
+
+class Model(Strict):
+    """A part of the rule file, with SES's names."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from inbound.decide.document import Document
 from inbound.decide.problem import KeyPath, Problem, shown
-from inbound.decide.rules import Model, RuleFile
+from inbound.decide.rules import RuleFile, Strict
 
 Error = Mapping[str, Any]
 
@@ -22,7 +22,7 @@ Error = Mapping[str, Any]
 LIMIT = 1000
 
 
-def in_words(document: Document, error: ValidationError, root: type[Model] = RuleFile) -> Iterator[Problem]:
+def in_words(document: Document, error: ValidationError, root: type[Strict] = RuleFile) -> Iterator[Problem]:
     """One problem for each error in a file of the model `root`, up to LIMIT.
 
     None where the text itself was refused already, or a misspelt key is all that is wrong.
@@ -51,7 +51,7 @@ def _message(error: Error) -> str:
     return says(error["input"], error.get("ctx", {})) if says else str(error["msg"])
 
 
-def _unknown_key(root: type[Model], document: Document, path: KeyPath) -> str:
+def _unknown_key(root: type[Strict], document: Document, path: KeyPath) -> str:
     key = str(path[-1])
     model = _model_at(root, path[:-1])
     owners = [name for name, inner in _inner_models(model) if key in inner.model_fields]
@@ -62,31 +62,31 @@ def _unknown_key(root: type[Model], document: Document, path: KeyPath) -> str:
     return f"unknown key; did you mean {meant[-1]!r}?" if meant else f"unknown key; known here: {', '.join(model.model_fields)}"
 
 
-def _meant(root: type[Model], path: KeyPath) -> KeyPath:
+def _meant(root: type[Strict], path: KeyPath) -> KeyPath:
     """The path of the known key that an unknown one most likely means, or none."""
     meant = near(str(path[-1]), list(_model_at(root, path[:-1]).model_fields))
     return (*path[:-1], meant) if meant else ()
 
 
-def _model_at(root: type[Model], path: KeyPath) -> type[Model]:
+def _model_at(root: type[Strict], path: KeyPath) -> type[Strict]:
     """The model of the mapping at the path."""
     annotation: Any = root
     for part in path:
-        if isinstance(annotation, type) and issubclass(annotation, Model):
+        if isinstance(annotation, type) and issubclass(annotation, Strict):
             annotation = _bare(annotation.model_fields[str(part)].annotation)
         else:
             annotation = _item(annotation)
-    model: type[Model] = annotation
+    model: type[Strict] = annotation
     return model
 
 
-def _inner_models(model: type[Model]) -> Iterator[tuple[str, type[Model]]]:
+def _inner_models(model: type[Strict]) -> Iterator[tuple[str, type[Strict]]]:
     """The keys of the model below which other models stand, with those."""
     for name, field in model.model_fields.items():
         annotation = _bare(field.annotation)
         while get_origin(annotation) in (tuple, dict):
             annotation = _item(annotation)
-        if isinstance(annotation, type) and issubclass(annotation, Model):
+        if isinstance(annotation, type) and issubclass(annotation, Strict):
             yield name, annotation
 
 
