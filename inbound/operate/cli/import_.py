@@ -85,18 +85,29 @@ def ses(files: tuple[Path, ...], live: bool, region: str | None, rule_sets: tupl
 @click.option("--parameter", "parameters", multiple=True, metavar="NAME=VALUE",
               help="A value that the template does not hold: of a parameter, AWS::Region, AWS::AccountId, a resource (its Ref), RESOURCE.ATTRIBUTE "
               "(its GetAtt), an export; may be repeated.")
+@click.option("--stack", "stacks", multiple=True, type=SOURCE, metavar="FILE",
+              help="What the AWS CLI prints of the deployed stack: cloudformation describe-stacks, describe-stack-resources or list-stack-resources; "
+              "may be repeated. Parameters, names and ARNs are taken from it.")
 @output_options
-def cloudformation(file: Path, parameters: tuple[str, ...], **options: Any) -> None:
+def cloudformation(file: Path, parameters: tuple[str, ...], stacks: tuple[Path, ...], **options: Any) -> None:
     """From a CloudFormation template, YAML or JSON (- is standard input).
 
     The template in FILE may be your own, what `cdk synth` prints, or what `aws cloudformation get-template` prints.
     """
-    from inbound.operate.importers import cloudformation as source  # noqa: PLC0415  # --help need not pay for it
+    from inbound.operate.importers import cloudformation as source  # noqa: PLC0415  # --help need not pay for them
+    from inbound.operate.importers.stack import values  # noqa: PLC0415
 
     if wrong := next((each for each in parameters if "=" not in each), None):
         raise click.UsageError(f"--parameter {wrong}: is not NAME=VALUE")
-    given = {name: value for name, _, value in (each.partition("=") for each in parameters)}
-    _finish(lambda: source.draft(_text(file), _shown(file), given), [_shown(file)], **options)
+
+    def drafted() -> Draft:
+        given: dict[str, str] = {}
+        for stack in stacks:
+            given |= values(_json(stack), _shown(stack))
+        given |= {name: value for name, _, value in (each.partition("=") for each in parameters)}
+        return source.draft(_text(file), _shown(file), given)
+
+    _finish(drafted, [_shown(file)], **options)
 
 
 @import_.command(short_help="From what `terraform show -json` prints.")

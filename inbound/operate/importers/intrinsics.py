@@ -104,6 +104,9 @@ class Resolver:
             return self._open({"Ref": name}, path, f"the parameter {name} has no Default; give --parameter {name}=VALUE")
         if kind.startswith("AWS::SSM::Parameter::Value"):
             return self._open({"Ref": name}, path, f"the parameter {name} is kept in SSM; give --parameter {name}=VALUE")
+        if str(parameter.get("NoEcho", "")).lower() == "true":
+            why = f"the parameter {name} is secret (NoEcho), and may not have its Default; give --parameter {name}=VALUE"
+            return self._open({"Ref": name}, path, why)
         return self._parameter_value(name, str(parameter["Default"]))
 
     def _parameter_value(self, name: str, text: str) -> Any:
@@ -158,6 +161,8 @@ class Resolver:
             path: KeyPath = ("Resources", name, "Properties", variable)
             if variable.startswith("AWS::"):
                 values[variable] = self._ref(variable, path)
+            elif variable == _NAMES.get(str(resource.get("Type"))) and name in self._given:
+                values[variable] = self._given[name]
             elif variable in own:
                 values[variable] = self.value(own[variable], path)
             elif variable == "Path":

@@ -276,6 +276,63 @@ def test_a_function_that_stays_open_says_why_and_where(expression: str, why: str
     assert "(at t.yaml:" in found.why
 
 
+# --- what the deployed stack tells ---
+
+STACK_ID = "arn:aws-us-gov:cloudformation:us-gov-west-1:123456789012:stack/mail/51af3dc0-da77-11e4-872e-1234567db123"
+SYNTHESISED = """
+Parameters:
+  Domain: {Type: String}
+  Secret: {Type: String, NoEcho: true, Default: x}
+  Kept: {Type: "AWS::SSM::Parameter::Value<String>", Default: /path}
+Resources:
+  Set: {Type: AWS::SES::ReceiptRuleSet}
+  Topic: {Type: AWS::SNS::Topic}
+  Fn: {Type: AWS::Lambda::Function}
+  Rule:
+    Type: AWS::SES::ReceiptRule
+    Properties:
+      RuleSetName: {Ref: Set}
+      Rule:
+        Recipients: [!Ref Domain]
+        Actions:
+          - S3Action: {BucketName: !Ref Kept, TopicArn: !Ref Topic, ObjectKeyPrefix: !Ref Secret}
+          - LambdaAction: {FunctionArn: !GetAtt Fn.Arn}
+"""
+
+
+def test_a_deployed_stack_resolves_what_the_template_leaves_open(tmp_path: Path) -> None:
+    assert run(tmp_path, SYNTHESISED).exit_code == 1
+    (tmp_path / "stacks.json").write_text(json.dumps({"Stacks": [{"StackId": STACK_ID, "StackName": "mail", "Parameters": [
+        {"ParameterKey": "Domain", "ParameterValue": "example.com"}, {"ParameterKey": "Secret", "ParameterValue": "****"},
+        {"ParameterKey": "Kept", "ParameterValue": "/path", "ResolvedValue": "mail-bucket"}]}]}))
+    (tmp_path / "resources.json").write_text(json.dumps({"StackResourceSummaries": [
+        {"LogicalResourceId": name, "PhysicalResourceId": value, "ResourceType": "x"} for name, value in {
+            "Set": "mail-Set-1A2B", "Rule": "mail-Rule-3C4D", "Fn": "mail-Fn-5E6F",
+            "Topic": "arn:aws-us-gov:sns:us-gov-west-1:123456789012:t"}.items()]}))
+    told = ["--stack", str(tmp_path / "stacks.json"), "--stack", str(tmp_path / "resources.json")]
+    hidden = run(tmp_path, SYNTHESISED, *told)
+    assert hidden.exit_code == 1
+    assert "the parameter Secret is secret (NoEcho), and may not have its Default" in hidden.stderr
+    result = run(tmp_path, SYNTHESISED, *told, "--parameter", "Secret=x")
+    assert result.exit_code == 0, result.stderr
+    found = parse(result.stdout, "r").rule_file
+    assert found.active_name == "mail-Set-1A2B"
+    assert [rule.model_dump(exclude_unset=True, mode="json") for rule in found.RuleSets["mail-Set-1A2B"]] == [
+        {"Name": "mail-Rule-3C4D", "Enabled": False, "Recipients": ["example.com"], "Actions": [
+            {"S3Action": {"BucketName": "mail-bucket", "TopicArn": "arn:aws-us-gov:sns:us-gov-west-1:123456789012:t", "ObjectKeyPrefix": "x"}},
+            {"LambdaAction": {"FunctionArn": "arn:aws-us-gov:lambda:us-gov-west-1:123456789012:function:mail-Fn-5E6F"}}]}]
+
+
+@pytest.mark.parametrize(("data", "says"), [
+    ({}, "is none of describe-stacks"), ([], "is none of describe-stacks"), ({"Stacks": [{}, {}]}, "tells of 2 stacks"),
+])
+def test_what_is_no_stack(tmp_path: Path, data: Any, says: str) -> None:
+    (tmp_path / "stack.json").write_text(json.dumps(data))
+    result = run(tmp_path, TEMPLATE, "--stack", str(tmp_path / "stack.json"))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert says in result.stderr
+
+
 # --- bad input ---
 
 
