@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 
 from inbound.accept.listener import Listener, bind
@@ -26,13 +27,13 @@ from inbound.assess.scanning import Scanner
 from inbound.assess.spam import Rspamd
 from inbound.assess.trial import Trial
 from inbound.assess.virus import Clamd
+from inbound.bulletin import Bulletin
 from inbound.decide.engine import StopScope
 from inbound.decide.load import Loaded, RulesError
 from inbound.decide.rules import RuleSet
 from inbound.decide.session_bounce import Certain
-from inbound.decide.unsigned import unsigned
 from inbound.decide.watch import RuleBook
-from inbound.deliver.alerts import Alerts, Kind
+from inbound.deliver.alerts import Alerts
 from inbound.deliver.aws import Access, Aws
 from inbound.deliver.aws.client import AwsClient
 from inbound.deliver.backscatter import Caps
@@ -47,7 +48,7 @@ from inbound.deliver.vigil import Vigil
 from inbound.deliver.work import Identity
 from inbound.deliver.worker import Terms, Worker
 from inbound.log import Event, Log
-from inbound.metrics import RELOADS, RULES_GOOD, Metrics
+from inbound.metrics import Metrics
 from inbound.settings import Settings, SettingsError, SmtpAddress
 
 SWEEP = 60.0  # seconds between looks for traces whose time is over
@@ -56,7 +57,6 @@ SPACE = 1.0  # seconds between looks whether a full disk takes what a start has 
 WORKER_DRAIN = 10.0  # seconds that messages in hand have
 ALERTS_DRAIN = 2.0  # seconds that alerts have which were not told yet
 
-SCANNER_SETTINGS = MappingProxyType({"spam": "INBOUND_RSPAMD", "virus": "INBOUND_CLAMD"})
 SMTPS = "smtps"  # the name of inherited sockets where TLS begins with the connection
 CHOSEN_WITH = MappingProxyType({"smtp": "INBOUND_LISTEN", "http": "INBOUND_HTTP_LISTEN"})
 
@@ -72,13 +72,15 @@ class Service:
 
     `trial` stands in for scanners and DNS, and orders verdicts: never in production. `smarthost` takes the place of INBOUND_SMARTHOST.
     `chosen_with` names what an operator chooses the addresses with, for the error that one of them is taken. `inherited` sockets of systemd,
-    by name, take the place of INBOUND_LISTEN.
+    by name, take the place of INBOUND_LISTEN. One of several processes has a `spool` folder of its own, is handed the text of its rules by
+    `source` and told when to ask for it again (`rules.refresh`), and what it would tell of them is told by others. One that does not listen
+    (`listens`) only works off what its spool holds.
     """
 
     def __init__(self, settings: Settings, log: Log, *, access: Access | None = None, aws: Aws | None = None, on_rules: OnRules = _nothing,
                  production: bool = True, trial: Trial | None = None, smarthost: Smarthost | None = None,
                  chosen_with: Mapping[str, str] = CHOSEN_WITH, inherited: Mapping[str, list[socket.socket]] = MappingProxyType({}),
-                 ) -> None:
+                 spool: Path | None = None, source: Callable[[], str] | None = None, listens: bool = True) -> None:
         self.settings = settings
         self.log = log
         self.production = production
@@ -88,8 +90,7 @@ class Service:
             raise SettingsError("systemd passes a socket named smtps, which needs a certificate: set INBOUND_TLS_CERT and INBOUND_TLS_KEY")
         self.certificate = certificate(settings, log)
         self.metrics = Metrics()
-        self.metrics.count(RELOADS, "rejected", by=0)  # an increase needs a beginning
-        self.spool: Spool = SqliteSpool(settings.spool, metrics=self.metrics)
+        self.spool: Spool = SqliteSpool(spool or settings.spool, metrics=self.metrics)
         self.aws: Aws = aws or AwsClient(access)
         hook = settings.alert_hook.get_secret_value() if settings.alert_hook else None
         self.alerts = Alerts(channels(self.aws, settings.alert_topic, hook), log, host=settings.hostname, metrics=self.metrics)
@@ -98,10 +99,13 @@ class Service:
         self.assessor = assessor(settings, log, guard=self._scanner, trial=trial)
         self.blocklists = blocklists(settings, log)
         self.bounces = bounces(settings, smarthost or _smarthost(settings))
+        self.bulletin = Bulletin(settings, log, self.metrics, self.alerts.tell, production=production, scanners=scanners(settings))
+        self._source = source
+        self._listens = listens
         self.worker = Worker(self.spool, self.aws, terms(settings), log, assess=trial.assessor(self.assessor) if trial else self.assessor,
                              bounces=self.bounces, metrics=self.metrics, tell=self.alerts.tell)
         self.rules = RuleBook(settings.rules, on_load=self._adopt, on_error=self._rejected, tls=self.certificate is not None or not production,
-                              smarthost=self.bounces is not None)
+                              smarthost=self.bounces is not None, source=source)
         self.intake = SpoolIntake(self.spool, self.worker, lambda: self.rules.current.rule_set, log, pressure=self.pressure,
                                   tls_works=self._tls_works, rejection=Rejection(settings.reject, settings.reject_timeout),
                                   certain=certain(settings), metrics=self.metrics)
@@ -148,14 +152,17 @@ class Service:
         await self.pressure.look()
         await self.worker.start()
         await self.listener.open(sockets, secure)
-        watches = (self.rules.watch(), self._sweep(), self.pressure.watch(), self.vigil.watch(), self.alerts.run())
+        watches = (self._sweep(), self.pressure.watch(), self.vigil.watch(), self.alerts.run())
         self._tasks = [asyncio.create_task(watch) for watch in watches]
+        if self._source is None:
+            self._tasks.append(asyncio.create_task(self.rules.watch()))
         if self.certificate is not None:
             self._tasks.append(asyncio.create_task(self.certificate.watch()))
         self.ready = True
         self.log.info(Event.SERVICE_STARTED, smtp=[str(a) for a in self.addresses], http=str(self.http), hostname=self.settings.hostname,
                       rules=str(self.settings.rules), revision=self.rules.current.rule_set.revision, data=str(self.settings.data))
-        self._warn()
+        if self._source is None:
+            self.bulletin.started(self.rules.current.rule_set)
 
     async def _with_space(self, begin: Callable[[], Awaitable[None]]) -> None:
         is_told = False
@@ -188,15 +195,8 @@ class Service:
 
     def _bind(self) -> tuple[list[socket.socket], list[socket.socket]]:
         """The sockets to speak SMTP on, and those where TLS begins with the connection."""
-        bound = [(sock, name == SMTPS) for name, found in self._inherited.items() for sock in found]
-        for address in () if bound else self.settings.listen:
-            try:
-                bound += [(sock, address.tls) for sock in bind(address.host, address.port)]
-            except OSError as error:
-                for sock, _ in bound:
-                    sock.close()
-                raise SettingsError(f"cannot listen on {address}: {error.strerror or error}; "
-                                    f"choose another with {self.chosen_with['smtp']}") from None
+        inherited = [(sock, name == SMTPS) for name, found in self._inherited.items() for sock in found]
+        bound = inherited or (bind_all(self.settings.listen, self.chosen_with["smtp"]) if self._listens else [])
         for sock, tls in bound:
             host, port = sock.getsockname()[:2]
             self.addresses.append(SmtpAddress(host, port, tls))
@@ -214,33 +214,14 @@ class Service:
         await self.spool.keep_revision(rule_set.revision, rule_set.text)
         await self._on_rules(rule_set)
         self.worker.know(rule_set)
-        self.metrics.count(RELOADS, "loaded")
-        self.metrics.put(RULES_GOOD, 1)
-        self.log.info(Event.RULES_LOADED, file=str(self.settings.rules), rule_set=rule_set.name or "", rules=len(rule_set.rules),
-                      revision=rule_set.revision)
-        unsigned_bounces = unsigned(loaded, self.settings.dkim_domain) if self.production else ()
-        for warning in (*loaded.warnings, *unsigned_bounces):
-            self.log.warning(Event.SERVICE_WARNING, warning=f"{warning} [{warning.code}]")
+        if self._source is None:
+            self.bulletin.loaded(loaded)
 
     async def _rejected(self, error: RulesError) -> None:
-        self.metrics.count(RELOADS, "rejected")
-        self.metrics.put(RULES_GOOD, 0)
-        self.alerts.tell(Kind.RULES_REJECTED, str(error).splitlines()[0])
-        self.log.error(Event.RULES_REJECTED, file=str(self.settings.rules), errors=str(error).splitlines(),
-                       kept=self.rules.current.rule_set.revision)
+        self.bulletin.rejected(error, self.rules.current.rule_set.revision)
 
     def _scanner(self, name: str) -> AbstractAsyncContextManager[None]:
         return self.worker.sinks.scanner(name)
-
-    def _warn(self) -> None:
-        rule_set = self.rules.current.rule_set
-        if rule_set.name is None:
-            self.log.warning(Event.SERVICE_WARNING, warning="no rule set is active: every recipient is refused")
-        elif self.production and any(rule.Enabled and rule.ScanEnabled for rule in rule_set.rules):
-            lacking = [(kind, setting) for kind, setting in SCANNER_SETTINGS.items() if kind not in scanners(self.settings)]
-            for kind, setting in lacking:
-                self.log.warning(Event.SERVICE_WARNING, warning=f"ScanEnabled is set, but no {kind} scanner is configured ({setting}): "
-                                                                f"the {kind} verdict is GRAY")
 
     async def _sweep(self) -> None:
         while True:
@@ -251,6 +232,19 @@ class Service:
                                        keep_revisions=[self.rules.current.rule_set.revision])
             except SpoolError as error:
                 self.log.error(Event.SPOOL_FAILED, error=str(error))
+
+
+def bind_all(addresses: Sequence[SmtpAddress], chosen_with: str) -> list[tuple[socket.socket, bool]]:
+    """Listening sockets for these addresses, each with whether TLS begins with the connection. Raises SettingsError that names `chosen_with`."""
+    bound: list[tuple[socket.socket, bool]] = []
+    for address in addresses:
+        try:
+            bound += [(sock, address.tls) for sock in bind(address.host, address.port)]
+        except OSError as error:
+            for sock, _ in bound:
+                sock.close()
+            raise SettingsError(f"cannot listen on {address}: {error.strerror or error}; choose another with {chosen_with}") from None
+    return bound
 
 
 def assessor(settings: Settings, log: Log, *, guard: Guard = unguarded, trial: Trial | None = None) -> Assessor:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from inbound.changes import follow
-from inbound.decide.load import Loaded, Problem, RulesError, digest_of, load, parse, text_of
+from inbound.decide.load import Loaded, Problem, RulesError, digest_of, parse, text_of
 
 OnLoad = Callable[[Loaded], Awaitable[None]]
 OnError = Callable[[RulesError], Awaitable[None]]
@@ -20,11 +21,13 @@ class RuleBook:
     """The current good revision of a rule file.
 
     `on_load` is awaited with each new revision before it takes effect, and may refuse it by raising. `on_error` is awaited once for each
-    broken state of the file. `tls` and `smarthost` as in `load`.
+    broken state of the file. `tls` and `smarthost` as in `load`. `source` gives the text in place of the file, and may raise as `text_of` does.
     """
 
-    def __init__(self, path: Path, *, on_load: OnLoad, on_error: OnError, tls: bool = True, smarthost: bool = True) -> None:
+    def __init__(self, path: Path, *, on_load: OnLoad, on_error: OnError, tls: bool = True, smarthost: bool = True,
+                 source: Callable[[], str] | None = None) -> None:
         self._path = path
+        self._source = source or partial(text_of, path)
         self._on_load = on_load
         self._on_error = on_error
         self._tls = tls
@@ -44,8 +47,11 @@ class RuleBook:
 
     async def read(self) -> Loaded:
         """Read the file at start, without using it yet. Raises RulesError."""
-        self._pending = await asyncio.to_thread(load, self._path, tls=self._tls, smarthost=self._smarthost)
+        self._pending = await asyncio.to_thread(lambda: self._parse(self._source()))
         return self._pending
+
+    def _parse(self, text: str) -> Loaded:
+        return parse(text, str(self._path), tls=self._tls, smarthost=self._smarthost)
 
     async def adopt(self) -> None:
         """Use what `read` returned, once `on_load` agrees. Raises what `on_load` raises."""
@@ -66,12 +72,12 @@ class RuleBook:
     async def _refresh(self) -> None:
         digest = ""
         try:
-            text = await asyncio.to_thread(text_of, self._path)
+            text = await asyncio.to_thread(self._source)
             digest = digest_of(text)
             if digest == self._settled:
                 return
             self._settled = digest
-            loaded = await asyncio.to_thread(parse, text, str(self._path), tls=self._tls, smarthost=self._smarthost)
+            loaded = await asyncio.to_thread(self._parse, text)
         except RulesError as error:
             self._settled = digest
             await self._tell(digest, error)
