@@ -10,9 +10,10 @@ import contextlib
 import io
 import json
 import logging
+import select
 import sys
 import time
-from collections.abc import Callable, Collection, MutableMapping
+from collections.abc import Callable, Collection, Iterator, MutableMapping
 from enum import StrEnum
 from typing import Any, TextIO
 
@@ -41,6 +42,8 @@ class Event(StrEnum):
     TLS_EXPIRES = "tls.expires"
     TLS_EXPIRED = "tls.expired"
     CHECK_FAILED = "check.failed"
+    PROCESS_ENDED = "process.ended"
+    PROCESS_FAILED = "process.failed"
     MESSAGE_RECEIVED = "message.received"
     MESSAGE_DEFERRED = "message.deferred"
     MESSAGE_DEAD = "message.dead"
@@ -57,10 +60,11 @@ class Event(StrEnum):
 
 
 def configure(form: str = "", *, level: str = "info", stream: TextIO | None = None, renderer: Renderer | None = None,
-              hidden: Collection[Event] = ()) -> None:
+              hidden: Collection[Event] = (), shared: bool = False) -> None:
     """Set the log up for the process. `form` is `json` or `text`; empty means text on a terminal, else json.
 
-    `renderer` takes the place of both forms; events in `hidden` are not shown.
+    `renderer` takes the place of both forms; events in `hidden` are not shown. Where other processes write to the same stream, `shared`
+    keeps lines whole that a pipe takes whole.
     """
     out = stream or sys.stdout
     if isinstance(out, io.TextIOWrapper):
@@ -75,7 +79,7 @@ def configure(form: str = "", *, level: str = "info", stream: TextIO | None = No
             renderer or (render_text if text else render_json),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=_Lines(out),
+        logger_factory=_Lines(out, at_once=select.PIPE_BUF if shared else 0),
         cache_logger_on_first_use=False,
     )
     for name in ("mail.log", "aiohttp.access", "botocore", "boto3", "urllib3"):
@@ -85,8 +89,9 @@ def configure(form: str = "", *, level: str = "info", stream: TextIO | None = No
 class _Lines:
     """Writes lines: after a quiet time at once, under load those of `GATHER` seconds with one call."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, *, at_once: int = 0) -> None:
         self._out = out
+        self._at_once = at_once  # octets; 0: any number
         self._waiting: list[str] = []
         self._loop: asyncio.AbstractEventLoop | None = None  # the one that will write what waits
         self._written = 0.0
@@ -119,8 +124,24 @@ class _Lines:
             return
         self._written = time.monotonic()
         with contextlib.suppress(OSError):  # a full disk, or a reader that went: mail goes on without its log
-            self._out.write("\n".join(lines) + "\n")
-            self._out.flush()
+            for text in _parts(lines, self._at_once):
+                self._out.write(text)
+                self._out.flush()
+
+
+def _parts(lines: list[str], at_once: int) -> Iterator[str]:
+    """The lines, as many together as `at_once` octets hold; all of them when that is 0."""
+    if not at_once:
+        yield "\n".join(lines) + "\n"
+        return
+    part, size = "", 0
+    for line in lines:
+        octets = len(line.encode("utf-8", "backslashreplace")) + 1
+        if part and size + octets > at_once:
+            yield part
+            part, size = "", 0
+        part, size = f"{part}{line}\n", size + octets
+    yield part
 
 
 def flush() -> None:

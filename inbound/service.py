@@ -279,7 +279,8 @@ def limits(settings: Settings) -> Limits:
 def bounds(settings: Settings) -> Bounds:
     """From where on senders have to keep their mail."""
     age = settings.retry_for / 2 if settings.spool_age is None else settings.spool_age
-    return Bounds(reserve(settings.max_message_size), settings.spool_max, age)
+    most = settings.spool_max and max(1, settings.spool_max // settings.processes)
+    return Bounds(reserve(settings.max_message_size), most, age)
 
 
 def quotas(settings: Settings) -> Quotas:

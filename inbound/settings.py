@@ -342,6 +342,8 @@ class Settings(BaseSettings):
         default_factory=socket.gethostname, description="our name in the greeting, in Received and in bounces")
     rules: Path = Field(Path("rules.yaml"), description="the rule file, reloaded when it changes")
     data: Path = Field(Path("var"), description="the data folder; the spool lies in it")
+    processes: int = Field(1, ge=1, le=64, description="processes that receive mail (`inbound serve`), each with a spool of its own below the data "
+                           "folder; limits on connections, quotas and rates hold for each of them")
     http_listen: Annotated[Address, NoDecode, BeforeValidator(address)] = Field(
         Address("127.0.0.1", 8025), description="HTTP address: /healthz, /readyz, /metrics, /messages/ID")
     tls_cert: Path | None = Field(None, description="certificate chain (PEM) for STARTTLS and smtps, read again when it changes")

@@ -32,6 +32,7 @@ OUTSIDE = {
     "accept/spool/folder.py": "the spool's folder",
     "accept/spool/lock.py": "one process, one spool",
     "accept/spool/memory.py": "the twin keeps time as its model does",
+    "accept/spool/several.py": "the spools of a data folder",
     "accept/spool/sqlite.py": "the spool on disk",
     "accept/spool/threads.py": "threads for what blocks",
     "assess/dkim/check.py": "a thread for the hash of a large body",

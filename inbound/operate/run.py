@@ -11,12 +11,15 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 from inbound import log
 from inbound.accept.spool import SpoolError
 from inbound.decide.load import RulesError, RulesUnreadableError
 from inbound.operate.api import bind_http, serve_http
 from inbound.operate.cli import complain, fail, spool_trouble
+from inbound.operate.processes.parent import Parent, left_over
+from inbound.operate.station import OneProcess, Station
 from inbound.operate.systemd import Notifier, inherited
 from inbound.service import Service, event_loop_runner
 from inbound.settings import Address, Settings, SettingsError, Supervisor, supervisor
@@ -24,18 +27,23 @@ from inbound.settings import Address, Settings, SettingsError, Supervisor, super
 YOUNG = 20_000  # objects made and not freed before the collector looks: some hundred messages in hand
 IMPATIENT = 0.5  # seconds after which a second signal is meant: shells and supervisors send some twice
 
-Around = Callable[[Settings], AbstractAsyncContextManager[Service]]
+Around = Callable[[Settings], AbstractAsyncContextManager[Service | Parent]]
 
 
 @contextlib.asynccontextmanager
-async def plain(given: Supervisor, settings: Settings) -> AsyncIterator[Service]:
-    """The service alone, on the sockets that systemd passes, if it does."""
-    service = Service(settings, log.get(), inherited=inherited(given))
+async def plain(given: Supervisor, settings: Settings) -> AsyncIterator[Service | Parent]:
+    """The service alone, in as many processes as the settings say, on the sockets that systemd passes, if it does."""
+    behind = await left_over(settings)
+    service: Service | Parent
+    if settings.processes > 1 or behind:
+        service = Parent(settings, log.get(), inherited=inherited(given), left_over=behind)
+    else:
+        service = Service(settings, log.get(), inherited=inherited(given))
     service.is_supervised = bool(given.notify)
     yield service
 
 
-def run(settings: Settings, around: Around | None = None, *, started: Callable[[Service], None] = lambda _: None,
+def run(settings: Settings, around: Around | None = None, *, started: Callable[[Any], None] = lambda _: None,
         ended: Callable[[], None] = lambda: None) -> None:
     """Run until SIGTERM or SIGINT, drain, exit 0. A second signal ends at once. Exit 1 for broken rules, 2 for settings.
 
@@ -74,7 +82,7 @@ def _tune_collector() -> None:
     gc.set_threshold(YOUNG, 20, 20)
 
 
-async def _run(settings: Settings, around: Around, started: Callable[[Service], None], notifier: Notifier) -> None:
+async def _run(settings: Settings, around: Around, started: Callable[[Any], None], notifier: Notifier) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     asked: list[float] = []
@@ -102,7 +110,8 @@ async def _run(settings: Settings, around: Around, started: Callable[[Service], 
             return
         await starting
         stack.push_async_callback(service.stop)
-        http = await serve_http(service, sockets)
+        station: Station = service if isinstance(service, Parent) else OneProcess(service)
+        http = await serve_http(station, sockets)
         stack.push_async_callback(http.cleanup)
         started(service)
         _tune_collector()

@@ -8,16 +8,12 @@ import socket
 from aiohttp import web
 
 from inbound.accept.listener import bind
-from inbound.accept.spool import SpoolError, State
 from inbound.assess.verdicts import Status
-from inbound.decide.engine import StopScope
-from inbound.decide.rules import RuleSet
-from inbound.deliver.trace import trace
 from inbound.operate.metrics import render
-from inbound.service import Service
+from inbound.operate.station import READY, Station
 from inbound.settings import Address, SettingsError
 
-SERVICE = web.AppKey("service", Service)
+STATION: web.AppKey[Station] = web.AppKey("station")
 LONGEST_WAIT = 60.0
 
 
@@ -29,12 +25,12 @@ def bind_http(address: Address, chosen_with: str) -> list[socket.socket]:
         raise SettingsError(f"cannot listen on {address} (HTTP): {error.strerror or error}; choose another with {chosen_with}") from None
 
 
-async def serve_http(service: Service, sockets: list[socket.socket]) -> web.AppRunner:
+async def serve_http(station: Station, sockets: list[socket.socket]) -> web.AppRunner:
     """Serve on the sockets; the caller cleans the runner up."""
     app = web.Application()
-    app[SERVICE] = service
+    app[STATION] = station
     app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics), web.get("/messages/{id}", message)])
-    if service.trial:
+    if station.trial:
         app.add_routes([web.post("/dev/orders", order)])
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
@@ -50,43 +46,28 @@ async def healthz(_request: web.Request) -> web.Response:
 
 async def readyz(request: web.Request) -> web.Response:
     """200 while mail is accepted, else 503 with the reason."""
-    service = request.app[SERVICE]
-    unready = service.standing.unready()
-    if unready is not None:
-        return web.json_response(dict(zip(("status", "error"), unready, strict=True)), status=503)
-    try:
-        counts = await service.standing.counts()
-    except SpoolError as error:
-        return web.json_response({"status": "spool failed", "error": str(error)}, status=503)
-    revision = service.rules.current.rule_set.revision
-    return web.json_response({"status": "ready", "revision": revision, "spool": {str(k): v for k, v in counts.items()}})
+    found = await request.app[STATION].readiness()
+    return web.json_response(found, status=200 if found["status"] == READY else 503)
 
 
 async def metrics(request: web.Request) -> web.Response:
     """The numbers, as Prometheus or OpenMetrics has them."""
-    body, content_type = render(await request.app[SERVICE].standing.numbers(), request.headers.get("Accept", ""))
+    body, content_type = render(await request.app[STATION].numbers(), request.headers.get("Accept", ""))
     return web.Response(body=body, headers={"Content-Type": content_type})
 
 
 async def message(request: web.Request) -> web.Response:
     """The trace of one message; `?wait=SECONDS` waits until it is done, dead or deferred."""
-    service = request.app[SERVICE]
     message_id = request.match_info["id"]
     if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", message_id):
         raise web.HTTPNotFound
-    entry = await service.spool.get(message_id)
-    if entry is None:
-        return web.json_response({"error": "no such message"}, status=404)
-    if entry.state is State.ACTIVE:
-        await service.worker.settled(message_id, _wait(request))
-        entry = await service.spool.get(message_id) or entry
-    rules = RuleSet.kept(await service.spool.revision(entry.envelope.revision))
-    return web.json_response(trace(entry, rules, StopScope(service.settings.stop_scope)))
+    found = await request.app[STATION].message(message_id, _wait(request))
+    return web.json_response({"error": "no such message"}, status=404) if found is None else web.json_response(found)
 
 
 async def order(request: web.Request) -> web.Response:
     """Only in `inbound dev`: the verdicts that the message with this SHA-256 shall have, and TXT records that its resolver shall know."""
-    trial = request.app[SERVICE].trial
+    trial = request.app[STATION].trial
     if trial is None or request.content_type != "application/json":  # which no page of a stranger can send without asking first
         raise web.HTTPUnsupportedMediaType
     try:

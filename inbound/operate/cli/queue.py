@@ -33,12 +33,12 @@ def queue() -> None:
 
 
 def visit(data: Path, look: Callable[[Any], Awaitable[T]]) -> T:
-    """Run `look` on the spool of a data folder. Ends the command with one line when there is none."""
+    """Run `look` on the spools of a data folder, as one. Ends the command with one line when there is none."""
     from inbound.accept.spool import SpoolError  # noqa: PLC0415  # --help need not pay for it
-    from inbound.accept.spool.sqlite import SqliteSpool  # noqa: PLC0415
+    from inbound.accept.spool.several import SeveralSpools  # noqa: PLC0415
 
     async def go() -> T:
-        spool = SqliteSpool(data / "spool", visitor=True)
+        spool = SeveralSpools(data)
         await spool.start()
         try:
             return await look(spool)
