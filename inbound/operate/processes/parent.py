@@ -29,7 +29,8 @@ from inbound.settings import Settings, SettingsError, SmtpAddress
 
 T = TypeVar("T")
 
-START = 120.0  # seconds that a child has to start: it may migrate its spool
+START = 86400.0  # seconds that a child has to start: it may migrate its spool, or wait for space on the disk
+TAKE = 120.0  # seconds that a child has to take new rules
 ANSWER = 10.0  # seconds for an answer to what is no work
 DEAF = 60.0  # seconds after which a child that does not answer is killed
 LOOK = 10.0  # seconds between looks whether a child is alive
@@ -221,7 +222,7 @@ class Parent:
         digest = digest_of(text)
         if child.digest != digest and child.channel is not None:
             with contextlib.suppress(Failed):
-                await child.ask("rules", text, seconds=START)
+                await child.ask("rules", text, seconds=TAKE)
                 child.digest = digest
 
     async def _rejected(self, error: RulesError) -> None:
