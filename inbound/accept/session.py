@@ -22,6 +22,7 @@ from inbound.accept.spool import Draft
 if TYPE_CHECKING:
     from inbound.accept.listener import Listener
 
+TURN = 32  # commands that are carried out before other sessions have their turn
 OVERSHOOT = 1000  # recipients refused in one transaction, before the session ends: a sender of twice what we take comes through
 PROXY_SECONDS = 3.0  # for a PROXY header to arrive
 _HTTP_VERBS = frozenset((b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT", b"DELETE", b"PATCH"))
@@ -112,12 +113,16 @@ class Session(Connection):
         try:
             await self._arrive()
             if self._greet():
+                commands = 0
                 while not self.closing:
                     await self._command()
                     if self.is_behind:
                         await self._with_client(self._writer.drain())
                     if self.draining:
                         self.drain()
+                    commands += 1
+                    if commands % TURN == 0:
+                        await asyncio.sleep(0)  # nothing above waits while commands are in the buffer
         except Closed:
             pass
         except Exception as error:

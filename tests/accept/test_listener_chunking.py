@@ -100,6 +100,18 @@ async def test_empty_chunks_are_junk() -> None:
         assert door.intake.discarded
 
 
+async def test_a_pipeline_of_tiny_chunks_lets_others_have_their_turn() -> None:
+    """400 KB of `BDAT 1`, all that the buffers hold, kept every other session waiting for two seconds."""
+    async with front_door() as door:
+        client, other = await begun(door), await door.greeted()
+        (session,) = (each for each in door.listener._sessions if each.transaction is not None)
+        await client.send(bdat(b"x") * 5000)
+        assert await other.say("NOOP") == str(reply.OK)
+        assert session.transaction is not None
+        assert session.transaction.reception is None or session.transaction.reception.size < 2500
+        assert [await client.reply() for _ in range(5000)] == [str(reply.chunk_taken(1))] * 5000
+
+
 # --- failures ---
 
 FAULTS = [(SpoolFull("no space"), reply.SPOOL_FULL), (SpoolError("no disk"), reply.SPOOL_FAILED), (RuntimeError("secret"), reply.INTERNAL),

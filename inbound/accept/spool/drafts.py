@@ -11,6 +11,7 @@ from inbound.accept.spool.threads import FileThreads
 
 HEAD = 128 * 1024  # octets that stay at hand: more than any header block we look at
 FLUSH = 256 * 1024  # octets that make a write to the blob file worth a thread
+SMALL = 4096  # pieces are joined up to this: content that drips in by twos would cost twenty times its size
 
 
 class DiskDraft:
@@ -37,7 +38,10 @@ class DiskDraft:
         return self._size > self._threshold
 
     def add(self, piece: bytes) -> bool:
-        self._pieces.append(piece)
+        if self._pieces and len(piece) + len(self._pieces[-1]) <= SMALL:
+            self._pieces[-1] += piece
+        else:
+            self._pieces.append(piece)
         self._held += len(piece)
         self._size += len(piece)
         return self.is_large and self._held >= min(FLUSH, self._threshold)
