@@ -18,8 +18,8 @@ from watchfiles import Change, awatch
 Entry = tuple[str, tuple[int, int] | None]
 Way = tuple[Entry, ...]
 
-SETTLE = 50  # milliseconds without a change before the files are read; also how often the watch thread looks up
-LATEST = 400  # milliseconds after the first change when they are read in any case
+SETTLE = 200  # milliseconds without a change before the files are read; also how often the watch thread looks up
+LATEST = 500  # milliseconds after the first change when they are read in any case
 POLL = 0.33  # seconds between looks where nothing tells of changes
 LINKS = 40  # symbolic links followed on the way to a file, as Linux does
 
