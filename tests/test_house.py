@@ -89,6 +89,7 @@ PURE_ALL_THE_SAME = {
 
 ENVIRONMENT = {
     "settings.py": "takes from it what systemd passed to this process, so that children do not inherit it",
+    "operate/cli/__init__.py": "NO_COLOR, which is the user's word to all programs (no-color.org)",
     "operate/dev/child.py": "cleans the environment that ministack and the functions run in",
     "operate/dev/entry/inbound_entry.py": "runs in the Lambda, and tells the function where it lies",
 }

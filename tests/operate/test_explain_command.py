@@ -132,6 +132,13 @@ def test_a_message_that_nobody_sent() -> None:
     assert not Path("var").exists()
 
 
+@pytest.mark.parametrize(("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True)])
+def test_colour_on_a_terminal_unless_the_user_wants_none(environment: dict[str, str], coloured: bool) -> None:
+    command = ["explain", "ann.eml", "--to", "x@example.com", "--no-dns"]
+    assert ("\x1b[32m" in CliRunner().invoke(cli, command, color=True, env=environment).stdout) is coloured
+    assert "\x1b" not in CliRunner().invoke(cli, command, env=environment).stdout
+
+
 def test_a_message_from_standard_input() -> None:
     assert lines(explain("-", "--to", "x@example.com", "--no-dns", input=ANN))[-1] == "nothing was sent"
 

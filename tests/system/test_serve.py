@@ -188,6 +188,8 @@ async def test_a_dead_letter_is_seen_and_tried_again_beside_the_running_service(
     assert "+ stored: stored@example.com matches stored@example.com" in shown.stdout
     assert "text/plain" in shown.stdout
     assert "attempt 1 of the action" in shown.stdout
+    explained = await command(serve, "explain", message_id[:10])
+    assert shown.stdout.startswith(explained.stdout.rstrip("\n")), "what queue show adds is the outline"
     sink.fails = 0
     retried = await command(serve, "queue", "retry", message_id)
     assert retried.stdout == f"{message_id} will be tried again\n"

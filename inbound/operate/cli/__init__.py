@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import keyword
+import os
 import re
 import sys
 from pathlib import Path
@@ -55,7 +56,8 @@ class Commands(click.Group):
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="inbound")
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Receive email and route it by Amazon SES receipt rules.
 
     \b
@@ -63,6 +65,8 @@ def cli() -> None:
       inbound dev                              in one terminal
       inbound send --to support@example.com    in another
     """
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False
 
 
 def main() -> None:

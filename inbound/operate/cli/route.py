@@ -46,6 +46,7 @@ def _head(trace: dict[str, Any]) -> list[str]:
         *(click.style(safe(f"    {each['recipient']}: {each['reply']}"), fg="yellow") + safe(f"  ({each['why']})")
           for each in trace["recipients"] if each["acceptance"] != "accept"),
         f"revision    {trace['revision']}{set_name}",
+        *([f"finished    {trace['finished']}"] if trace["finished"] else []),
     ]
 
 
@@ -144,7 +145,8 @@ def _end(trace: dict[str, Any]) -> str:
     if state == "supposed":
         return _supposed_end(trace)
     if state == "deferred":
-        waits = f"waits for {trace['waits_for']}, tried again when it answers" if trace["waits_for"] else f"tried again at {trace['due']}"
+        latest = f", at the latest at {trace['due']}" if trace["due"] else ""
+        waits = f"waits for {trace['waits_for']}, tried again when it answers{latest}" if trace["waits_for"] else f"tried again at {trace['due']}"
         error = trace["error"].removeprefix(f"{trace['waits_for']}: ")
         return click.style("deferred", fg="yellow") + f": {safe(error)}; {waits}; at once: inbound queue retry {trace['id']}"
     if state == "dead":

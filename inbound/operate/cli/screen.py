@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import click
+from click.globals import resolve_color_default
 
 from inbound.log import Event, EventDict, plain
 from inbound.operate.cli.route import safe
@@ -26,7 +27,7 @@ class Screen:
     def __init__(self, where: str = "") -> None:
         self.where = where
         self.names: Callable[[], Sequence[str]] = list
-        self._colour = sys.stdout.isatty()
+        self._colour = sys.stdout.isatty() and resolve_color_default() is not False
 
     def render(self, _logger: Any, _method: str, event: EventDict) -> str:
         """One line an event; `key=value` for those that have no form of their own."""
