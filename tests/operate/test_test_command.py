@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -256,3 +257,10 @@ def test_the_entry_point_has_the_name_that_our_own_option_gives_it() -> None:
     """Else pytest would load it twice here, and refuse to."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["project"]["entry-points"]["pytest11"] == {"inbound.operate.pytest_plugin": "inbound.operate.pytest_plugin"}
+
+
+def test_the_example_of_the_readme_holds_for_the_sample_rules() -> None:
+    example, = re.findall(r"```yaml\n(Cases:.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    write(example)
+    Path("rules.yaml").write_text((ROOT / "rules.yaml").read_text())
+    assert inbound_test().stdout.splitlines()[-1] == "2 cases, all as expected"
