@@ -10,6 +10,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from event_loops import LOOPS
@@ -38,8 +39,10 @@ WORDS = [
     b"BDAT x\r\n", b"BDAT 9999999999\r\n", b"AUTH PLAIN\r\n", b"GET / HTTP/1.1\r\n",
     b"Received: x\r\n", b"MAIL", b"FROM:", b"<", b">", b"@", b"\xff\xfe", b"x" * 2050, b"y" * 400 + b"\r\n",
 ]
+CORPUS = sorted(Path(__file__).parent.joinpath("corpus").glob("*.octets"))
 OCTETS = st.lists(st.sampled_from(WORDS) | st.binary(max_size=8), max_size=25).map(b"".join)
 CUTS = st.just("octets") | st.lists(st.integers(1, 40), min_size=1, max_size=8)
+BDAT = re.compile(rb"bdat +(\d+)( +last)? *\r?\n", re.IGNORECASE)
 WELL_FORMED = re.compile(r"""(?:(?:
     220\ mx\.test\ ESMTP | 250\ mx\.test | 354\ [ -~]+ |
     250-mx\.test(?:\r\n250-[A-Z0-9= ]+)*\r\n250\ [A-Z0-9= ]+ |
@@ -111,17 +114,22 @@ def by_data(wire: bytes, start: int, octets: bytes) -> Iterator[tuple[int, int]]
             yield data.end(), data.end() + found[1]
 
 
-def by_bdat(wire: bytes, start: int, octets: bytes, begin: int = 0) -> Iterator[tuple[int, int]]:
+def by_bdat(wire: bytes, start: int, octets: bytes) -> Iterator[tuple[int, int]]:
     """Where from `start` on the octets may have come by BDAT: the end of the first command, the end of the last chunk."""
-    for bdat in re.compile(rb"bdat +(\d+)( +last)? *\r?\n", re.IGNORECASE).finditer(wire, start):
-        end = bdat.end() + int(bdat[1])
-        chunk = wire[bdat.end() : end]
-        if len(chunk) < int(bdat[1]) or not octets.startswith(chunk):
-            continue
-        if not bdat[2]:
-            yield from by_bdat(wire, end, octets[len(chunk) :], begin or bdat.end())
-        elif chunk == octets:
-            yield begin or bdat.end(), end
+    commands = [(found.end(), found.end() + int(found[1]), bool(found[2])) for found in BDAT.finditer(wire, start)
+                if found.end() + int(found[1]) <= len(wire)]
+    ways = {(begin, begin, 0) for begin, *_ in commands}  # the first command's end, how far it came, how many octets were told so far
+    while ways:
+        further = set()
+        for first, position, told in ways:
+            for begin, end, last in commands:
+                if begin < position or (begin > first and position == first) or wire[begin:end] != octets[told : told + end - begin]:
+                    continue
+                if last and told + end - begin == len(octets):
+                    yield first, end
+                elif end > begin:
+                    further.add((first, end, told + end - begin))
+        ways = further
 
 
 def is_enclosed(wire: bytes, start: int, envelope: Envelope, octets: bytes) -> int:
@@ -170,6 +178,24 @@ def strangers(state: str, talk: Callable[[bytes, list[int] | str], None]) -> Non
 
     talk_to_it.__name__ = f"talk_to_it_{state}"
     talk_to_it()
+
+
+@pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
+async def test_what_failed_once(path: Path) -> None:
+    state, octets = read(path)
+    async with front_door(errors=6, recipients=3, message_size=500, hops=2) as door:
+        for cuts in ([2, 3, 5, 7], [1] if len(octets) < 5000 else [4096, 61_439]):
+            await both(door, STATES[state], octets, cuts)
+
+
+def read(path: Path) -> tuple[str, bytes]:
+    """The state and the octets of a file of the corpus."""
+    return path.name.partition("--")[0].replace("-", " "), path.read_bytes()
+
+
+def test_the_corpus_is_there() -> None:
+    assert len(CORPUS) > 25
+    assert {read(path)[0] for path in CORPUS} == set(STATES)
 
 
 async def both(door: Door, state: list[bytes], octets: bytes, cuts: list[int] | str) -> None:
