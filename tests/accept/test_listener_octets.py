@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from certificates import client_context, server_context
 from event_loops import LOOPS
 from front_door import KNOWN, Door, front_door
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from inbound.accept import reply
 from inbound.accept.envelope import Envelope
 from inbound.log import Event
 
@@ -178,6 +180,63 @@ def strangers(state: str, talk: Callable[[bytes, list[int] | str], None]) -> Non
 
     talk_to_it.__name__ = f"talk_to_it_{state}"
     talk_to_it()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_any_octets_around_starttls(loop: str, tmp_path: Path) -> None:
+    """What comes in clear behind STARTTLS is neither carried out nor answered within TLS; within TLS the sentence above holds."""
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        opening = front_door(tls=server_context(tmp_path), errors=6, recipients=3, message_size=500, hops=2)
+        door = runner.run(opening.__aenter__())
+        try:
+            over_tls(lambda clear, octets, cuts: runner.run(in_tls(door, clear, octets, cuts)))
+        finally:
+            runner.run(opening.__aexit__(None, None, None))
+
+
+def over_tls(talk: Callable[[bytes, bytes, list[int] | str], None]) -> None:
+    """Let hypothesis talk."""
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+    @given(OCTETS, OCTETS, CUTS)
+    @example(b"MAIL FROM:<>\r\nRCPT TO:<support@example.com>\r\nDATA\r\n", b"a\r\n.\r\n", "octets")
+    @example(b"BDAT 9999\r\n", b"RSET\r\n", [3])
+    def talk_to_it(clear: bytes, octets: bytes, cuts: list[int] | str) -> None:
+        talk(clear, octets, cuts)
+
+    talk_to_it()
+
+
+async def in_tls(door: Door, clear: bytes, octets: bytes, cuts: list[int] | str) -> None:
+    """STARTTLS with octets behind it in one write, then a session in TLS that comes to RCPT and says whatever."""
+    before = len(door.intake.accepted)
+    client = await door.greeted("EHLO clear.example")
+    await client.send(b"STARTTLS\r\n" + clear)
+    assert await client.reply() == str(reply.START_TLS)
+    await client.start_tls(client_context())
+    assert await client.said("VRFY first", "DATA") == [str(reply.VRFY), str(reply.NEED_MAIL)]
+    said = ""
+    state = STATES["after RCPT"]
+    for command in state:
+        said += (await client.say(command.decode())).replace("\n", "\r\n") + "\r\n"
+    with contextlib.suppress(OSError):
+        for piece in cut(octets, cuts):
+            await client.send(piece)
+            await asyncio.sleep(0)
+        client.half_close()
+    said += await client.rest()
+    client.close()
+    await door.empty()
+    door.clients.clear()
+    messages = (await door.intake.messages())[before:]
+    assert said == "" or WELL_FORMED.fullmatch(f"220 mx.test ESMTP\r\n{said}"), said
+    start, wire = 0, b"".join(command + b"\r\n" for command in state) + octets
+    for envelope, content_ in messages:
+        start = is_enclosed(wire, start, envelope, content_)
+    told = re.findall(r"^250 2\.0\.0 OK ([0-9a-v]{40})\r$", said, re.MULTILINE)
+    assert told == [envelope.message_id for envelope, _ in messages][: len(told)], "a reply may be lost with the connection, none is made up"
+    assert not door.journal.of(Event.SESSION_FAILED)
+    door.journal.events.clear()
 
 
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
