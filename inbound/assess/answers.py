@@ -100,6 +100,15 @@ class Answers:
             self._known[asked] = found
         return found is not None
 
+    @property
+    def known(self) -> Mapping[Question, Answer]:
+        """All that was asked, and answered, so far."""
+        return self._known
+
+    def still(self, asked: Question, answer: Answer) -> bool:
+        """Is this very answer the one that is remembered? It is known from then on."""
+        return self._knows(asked) and self._known[asked] is answer
+
     def learn(self, asked: Question, answer: Answer) -> None:
         """Know an answer from now on."""
         self._known[asked] = answer

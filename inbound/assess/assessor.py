@@ -24,6 +24,7 @@ from inbound.assess.dns import Budget, Resolver, reverse_name, settle
 from inbound.assess.message import HEAD, header_block, parse_only
 from inbound.assess.scanning import Scanner, ScannerBusy, ScannerDown, Unscanned
 from inbound.assess.spf import SpfResult
+from inbound.assess.spf_memory import SpfMemory
 from inbound.assess.turns import turns
 from inbound.assess.verdicts import Assessment, Status, Verdict
 from inbound.log import Event, Log
@@ -68,6 +69,7 @@ class Assessor:
         self._scanners = scanners or {}
         self._guard = guard
         self._waits = waits
+        self._spf_memory = SpfMemory()
 
     async def __call__(self, envelope: Envelope, content: Content, *, scan: bool, earlier: Assessment | None = None) -> Assessment:
         """All verdicts. Raises Unscanned for a message that waits for a scanner, SpoolError for content that cannot be read, nothing else.
@@ -129,7 +131,7 @@ class Assessor:
                             ) -> tuple[SpfResult | Exception | None, DkimResults | Exception]:
         """Both at once, where each has to wait for DNS: a task of its own costs as much as all of SPF where the answers are known."""
         if not dkim.is_signed(content):
-            return await self._safely("spf", self._spf(envelope, budget)), await self._safely("dkim", self._dkim(envelope, content, budget))
+            return await self._safely("spf", self._spf(envelope, budget)), DkimResults()
         return await asyncio.gather(self._safely("spf", self._spf(envelope, budget)), self._safely("dkim", self._dkim(envelope, content, budget)))
 
     async def _dkim(self, envelope: Envelope, content: Content, budget: Budget) -> DkimResults:
@@ -139,7 +141,7 @@ class Assessor:
         if not envelope.peer.address:
             return None
         return await spf.check(self._resolver, ip=envelope.peer.address, helo=envelope.helo, mail_from=envelope.reverse_path, budget=budget,
-                               receiver=self._hostname)
+                               receiver=self._hostname, memory=self._spf_memory)
 
     async def _dkim_verdict(self, results: DkimResults, sender: Author, budget: Budget) -> Verdict:
         """SES's dkimVerdict, by spec §10 row 13."""

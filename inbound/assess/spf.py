@@ -17,6 +17,7 @@ from typing import Any
 from inbound.accept.policy import parsed
 from inbound.assess.answers import Answer, Answers, Need, Question, domain_name
 from inbound.assess.dns import Budget, Resolver, settle
+from inbound.assess.spf_memory import Asked, SpfMemory
 from inbound.assess.verdicts import Status, Verdict
 
 with warnings.catch_warnings():
@@ -76,19 +77,20 @@ class SpfResult:
         return Verdict(_STATUS[self.result], f"SPF {self.result}: {self.reason or self.explanation}")
 
 
-async def check(resolver: Resolver, *, ip: str, helo: str, mail_from: str, budget: Budget, receiver: str = "") -> SpfResult:
+async def check(resolver: Resolver, *, ip: str, helo: str, mail_from: str, budget: Budget, receiver: str = "",
+                memory: SpfMemory | None = None) -> SpfResult:
     """Judge MAIL FROM, or postmaster at HELO for the null reverse-path (RFC 7208 §2.4). Never raises.
 
-    `receiver` is our own name, which a domain may use in its explanation.
+    `receiver` is our own name, which a domain may use in its explanation; `memory` spares the evaluation of what was evaluated before.
     """
 
     def judged(answers: Answers) -> SpfResult:
-        return evaluate(answers, ip=ip, helo=helo, mail_from=mail_from, receiver=receiver)
+        return evaluate(answers, ip=ip, helo=helo, mail_from=mail_from, receiver=receiver, memory=memory)
 
     return await settle(resolver, budget, judged)
 
 
-def evaluate(answers: Answers, *, ip: str, helo: str, mail_from: str, receiver: str = "") -> SpfResult:
+def evaluate(answers: Answers, *, ip: str, helo: str, mail_from: str, receiver: str = "", memory: SpfMemory | None = None) -> SpfResult:
     """What `check` does, without I/O. Raises Need for what must be looked up."""
     identity = "mailfrom" if mail_from else "helo"
     local_part, _, written = (mail_from or f"postmaster@{helo}").rpartition("@")
@@ -99,10 +101,16 @@ def evaluate(answers: Answers, *, ip: str, helo: str, mail_from: str, receiver: 
         return _result("permerror", ip, written, identity, reason=f"{ip!r} is no IP address")
     if not domain:
         return _result("none", ip, written, identity, reason="the sender has no domain to ask")
+    asked = Asked(ip, domain, identity)
+    if memory and (kept := memory.find(asked, answers)):
+        return kept
     judge = _Query(answers, address, local_part or "postmaster", domain, helo=helo, receiver=receiver)
     result, why = judge.judge()
     said = judge.explain() if result == "fail" else ""
-    return _result(result, str(judge.c), written, identity, domain=domain, reason=why, said=said)
+    found = _result(result, str(judge.c), written, identity, domain=domain, reason=why, said=said)
+    if memory and not judge.has_macros:
+        memory.keep(asked, found, answers)
+    return found
 
 
 def _result(result: str, ip: str, written: str, identity: str, *, domain: str = "", reason: str = "", said: str = "") -> SpfResult:
@@ -140,6 +148,7 @@ class _Query(spf.query):  # type: ignore[misc]  # pyspf has no types
         self._octets = 0
         self._explaining = False
         self._explained = False
+        self.has_macros = False  # then the result may depend on the whole sender, on HELO, on the time
 
     def judge(self) -> tuple[str, str]:
         """Result, and why. Raises Need."""
@@ -268,6 +277,7 @@ class _Query(spf.query):  # type: ignore[misc]  # pyspf has no types
         return name[-254:].partition(".")[2] if len(name) > 253 else name
 
     def _macro(self, macro: re.Match[str], *, in_name: bool) -> str:
+        self.has_macros = True
         escape, letter, digits, reverse, delimiters = macro.groups("")
         if escape:
             return {"%": "%", "_": " ", "-": "%20"}[escape]

@@ -44,6 +44,7 @@ def _a_labels(domain: str) -> str:
         raise InvalidRecipient(f"{shown(domain)} is not a domain name: {error}") from None
 
 
+@functools.lru_cache(maxsize=4096)
 def split(address: str) -> tuple[str, str]:
     """(local-part, domain) as compared: without case, quotes that are not needed gone, domain in A-labels. Raises InvalidRecipient."""
     local, at, domain = address.rpartition("@")
@@ -80,6 +81,7 @@ def canonical_entry(entry: str) -> str:
     return canonical_domain(entry)
 
 
+@functools.lru_cache(maxsize=4096)
 def matching_entries(address: str) -> tuple[str, ...]:
     """Every entry, in compared form, that matches the address: itself, without its label, its domain, `.parent` of each parent."""
     try:

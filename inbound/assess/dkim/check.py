@@ -28,7 +28,7 @@ _INLINE = 262_144  # octets of body hashed without a thread: about a millisecond
 
 
 def is_signed(content: Content) -> bool:
-    """May the message have a signature? Where it has none, `check` waits for nothing."""
+    """May the message have a signature? If not, `check` finds none."""
     head = content.head(HEAD)
     return b"dkim-signature" in head[: header_length(head)].lower()
 
