@@ -5,6 +5,7 @@ A case file is YAML of the same small and strict kind as the rule file. What an 
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +14,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StrictBool, ValidationError, model_validator
 
+from inbound.accept.address import helo_name
 from inbound.decide.document import Document, read
-from inbound.decide.problem import KeyPath, Problem, RulesError
+from inbound.decide.problem import KeyPath, Problem, RulesError, shown
 from inbound.decide.rules import S3, Action, AddHeader, AnyAction, Bounce, Connect, Lambda, Sns, Stop, Strict, Workmail
 from inbound.decide.wording import in_words
 
@@ -37,6 +39,19 @@ _MEANINGFUL = frozenset(("null", "true", "false"))
 def _some(value: tuple[Any, ...]) -> tuple[Any, ...]:
     if not value:
         raise ValueError("is an empty list; write at least one")
+    return value
+
+
+def _ip(value: str | None) -> str | None:
+    try:
+        return value if value is None else str(ipaddress.ip_address(value))
+    except ValueError:
+        raise ValueError(f"{shown(value)} is not an IP address (192.0.2.1, 2001:db8::1)") from None
+
+
+def _name(value: str | None) -> str | None:
+    if value is not None and helo_name(value.encode()) != value:
+        raise ValueError(f"{shown(value)} is not one word of printable ASCII (client.example)")
     return value
 
 
@@ -98,8 +113,8 @@ class Case(Strict):
     Name: Annotated[str, Field(min_length=1)] = Field(description="What it is about, unique in its file.")
     To: Annotated[tuple[str, ...], AfterValidator(_some)] = Field(description="The recipients.")
     From: str | None = Field(None, description="The reverse-path; '' for a bounce; without it the address of Return-Path, else of From.")
-    Ip: str | None = Field(None, description="The client's address; without it IP filters are not judged.")
-    Helo: str | None = Field(None, description="What the client said in EHLO.")
+    Ip: Annotated[str | None, AfterValidator(_ip)] = Field(None, description="The client's address; without it IP filters are not judged.")
+    Helo: Annotated[str | None, AfterValidator(_name)] = Field(None, description="What the client said in EHLO.")
     Tls: StrictBool = Field(False, description="Whether the session was encrypted.")
     Verdicts: dict[VerdictName, VerdictStatus] = Field({}, description="Verdicts; all others are GRAY, as where nobody looks.")
     Answers: dict[str, FlowName] = Field({}, description="What synchronous functions answer, by name or ARN; all others CONTINUE.")

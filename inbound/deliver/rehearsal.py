@@ -12,7 +12,7 @@ from typing import Any
 
 from inbound import log
 from inbound.accept import policy, reply
-from inbound.accept.address import forward_path
+from inbound.accept.address import forward_path, reverse_path
 from inbound.accept.envelope import Envelope
 from inbound.accept.framing import received_count
 from inbound.accept.policy import Limits
@@ -66,6 +66,8 @@ async def not_judged(_envelope: Envelope, _content: Content, scan: bool) -> Asse
 
 async def rehearse(rule_set: RuleSet, envelope: Envelope, content: Content, house: House, judge: Judge = not_judged) -> dict[str, Any]:
     """The document of `trace_schema` for a message, were it sent now to the envelope's forward-paths. Nothing leaves the process."""
+    address = envelope.peer.address
+    envelope = replace(envelope, peer=replace(envelope.peer, address=policy.client_address(address) if address else ""))
     session = _Session(rule_set, envelope, content, house)
     recipients = [session.rcpt(address) for address in envelope.forward_paths]
     accepted = tuple(session.accepted)
@@ -112,14 +114,22 @@ class _Session:
 
     def refused(self, accepted: tuple[str, ...], found: Assessment) -> dict[str, str] | None:
         """At which command the message is refused as a whole, and the reply; None for one that is accepted."""
-        for command, said in (("connect", self._connect()), ("DATA", self._data(accepted, found))):
+        after = "DATA" if accepted else "RCPT"
+        for command, said in (("connect", self._connect()), ("MAIL", self._mail()), (after, self._data(accepted, found))):
             if said is not None:
-                return {"command": command if accepted or command == "connect" else "RCPT", "reply": str(said)}
+                return {"command": command, "reply": str(said)}
         return None
 
     def _connect(self) -> Reply | None:
         address = self._envelope.peer.address
         return policy.connection(address, self._pinned, self._house.limits, connections=1, of_client=1) if address else None
+
+    def _mail(self) -> Reply | None:
+        try:
+            reverse_path(f"FROM:<{self._envelope.reverse_path}>".encode(errors="surrogateescape"), utf8=self._house.smtputf8)
+        except ReplyError as error:
+            return error.reply
+        return None
 
     def _data(self, accepted: tuple[str, ...], found: Assessment) -> Reply | None:
         if not accepted:

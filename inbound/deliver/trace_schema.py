@@ -65,7 +65,7 @@ class Recipient(_Part):
 class Refused(_Part):
     """The message as a whole was refused."""
 
-    command: Literal["connect", "RCPT", "DATA"]
+    command: Literal["connect", "MAIL", "RCPT", "DATA"]
     reply: str
 
 

@@ -76,8 +76,9 @@ class CaseFile:
             return wire_form(text.encode())
         try:
             return wire_form((self.path.parent / case.Eml).read_bytes())
-        except OSError as error:
-            raise RulesError([self.cases.problem(number, "Eml", f"cannot read {case.Eml!r}: {error.strerror or error}")]) from None
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+            why = (isinstance(error, OSError) and error.strerror) or error
+            raise RulesError([self.cases.problem(number, "Eml", f"cannot read {case.Eml!r}: {why}")]) from None
 
     def record(self, results: Iterable[Result]) -> int:
         """Write the expectations of those that are not as expected, from what happened, and nothing else; how many.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import jsonschema
@@ -187,6 +188,26 @@ def test_what_is_told_beforehand_is_what_the_worker_does(rule_set: RuleSet, to: 
         assert [(rule["name"], rule["reason"], rule["why"]) for rule in told["rules"]] == [
             (rule["name"], rule["reason"], rule["why"]) for rule in did["rules"]]
         assert told["disposition"] == did["disposition"]
+
+    asyncio.run(go())
+
+
+CLIENTS = st.sampled_from(["", "192.0.2.1", "::ffff:192.0.2.1"])
+STRANGE = st.one_of(st.text(max_size=40), st.sampled_from([
+    "a@example.com", '"a b"@example.com', "postmaster", "a@[192.0.2.1]", "\udcff@example.com",
+]))
+
+
+@SLOW
+@given(rules, st.lists(STRANGE, min_size=1, max_size=4).map(tuple), STRANGE, st.binary(max_size=200), CLIENTS)
+def test_whatever_is_supposed_is_told(rule_set: RuleSet, to: tuple[str, ...], sender: str, content: bytes, ip: str) -> None:
+    """No address and no content makes it fail; what is refused runs no rule."""
+    async def go() -> None:
+        supposed = replace(envelope(rule_set, to, None), reverse_path=sender, peer=Peer(ip))
+        told = await rehearse(rule_set, supposed, BytesContent(content), HOUSE)
+        SHAPE.validate(json.loads(json.dumps(told)))
+        assert len(told["recipients"]) == len(to)
+        assert bool(told["refused"]) >= (not told["envelope"]["recipients"])
 
     asyncio.run(go())
 

@@ -73,6 +73,8 @@ def case(body: str) -> str:
     "To: [secret@example.com]\nExpect: {Rules: [all]}",
     "To: [secret@example.com]\nTls: true\nExpect: {Rules: [secret], Disposition: STOPPED}",
     "To: [x@example.com]\nIp: 192.0.2.1\nExpect: {Refused: 554 5.7.1 192.0.2.1 blocked}",
+    "To: [x@example.com]\nIp: ::ffff:192.0.2.1\nExpect: {Refused: 554 5.7.1 192.0.2.1 blocked}",
+    "To: [x@example.com]\nFrom: no address\nExpect: {Refused: 501 5.1.7, Rules: []}",
     "To: [ask@example.com]\nAnswers: {f: STOP_RULE_SET}\nExpect: {Rules: [ask]}",
     "To: [ask@example.com]\nExpect: {Rules: [ask, all]}",
     "To: [gone@example.com, x@example.com]\nExpect: {Replies: {gone@example.com: 550, x@example.com: 250 2.1.5}, Bounces: [], Rules: [all]}",
@@ -195,6 +197,9 @@ def test_results_for_programs() -> None:
      "4:14: Cases[0].Answers: no rule invokes a function 'g' with RequestResponse; there is f"),
     (case("To: [x@example.com]\nExpect: {Replies: {y@example.com: 550}}"), "4:24: Cases[0].Expect.Replies.\"y@example.com\": is not among To"),
     ("Cases:\n  - {Name: a, To: [x]}\n  - {Name: a, To: [x]}\n", "3:12: Cases[1].Name: two cases have the name 'a', the first at line 2"),
+    (case("To: [x@example.com]\nIp: nonsense"), "4:9: Cases[0].Ip: 'nonsense' is not an IP address (192.0.2.1, 2001:db8::1)"),
+    (case("To: [x@example.com]\nHelo: a b"), "4:11: Cases[0].Helo: 'a b' is not one word of printable ASCII (client.example)"),
+    (case('To: [x@example.com]\nEml: "a\\0b"\nExpect: {Rules: []}'), "4:10: Cases[0].Eml: cannot read 'a\\x00b': embedded null byte"),
     ("Cases: &a [*a]\n", "1:8: Cases: anchors (&a) are not supported"),
 ])
 def test_an_error_has_its_place(text: str, says: str) -> None:

@@ -43,11 +43,15 @@ def _head(trace: dict[str, Any]) -> list[str]:
         f"client      {client}, {encrypted}",
         f"sender      {safe(envelope['sender'] or '<>')}",
         f"recipients  {', '.join(safe(r) for r in envelope['recipients']) or 'none is accepted'}",
-        *(click.style(safe(f"    {each['recipient']}: {each['reply']}"), fg="yellow") + safe(f"  ({each['why']})")
-          for each in trace["recipients"] if each["acceptance"] != "accept"),
+        *(_refusal(each) for each in trace["recipients"] if each["acceptance"] != "accept"),
         f"revision    {trace['revision']}{set_name}",
         *([f"finished    {trace['finished']}"] if trace["finished"] else []),
     ]
+
+
+def _refusal(recipient: dict[str, Any]) -> str:
+    why = f"  ({recipient['why']})" if recipient["why"] not in recipient["reply"] else ""
+    return click.style(safe(f"    {recipient['recipient']}: {recipient['reply']}"), fg="yellow") + safe(why)
 
 
 def _unexplained(trace: dict[str, Any]) -> list[str]:
