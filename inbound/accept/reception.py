@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from inbound.accept import reply
 from inbound.accept.connection import SKIP_LIMIT, Closed
-from inbound.accept.framing import Framer, HeaderLength, LineEnds, begins_with_field, received_count
+from inbound.accept.framing import Framer
+from inbound.accept.inspection import Inspection
 from inbound.accept.reply import Refusal, ReplyError
 from inbound.accept.spool import Draft
 
@@ -32,8 +33,7 @@ class Reception:
         self._session = session
         self._limits = session.listener.limits
         self._bound = 2 * self._limits.message_size + SKIP_LIMIT  # what is sent beyond this has no end
-        self._line_ends = None if self._limits.bare_newlines else LineEnds()
-        self._header = HeaderLength() if self._limits.header_size else None
+        self._inspection = Inspection(self._limits)
         self._started = session.loop.time()
         self._received = 0
 
@@ -78,12 +78,9 @@ class Reception:
             raise self.trouble
         if self._draft is None:
             raise ValueError("a reception without a draft has a trouble")
-        if self._line_ends is not None and self._line_ends.has_bare:
-            raise Refusal(reply.BARE_NEWLINE)
-        if self._header is not None and self._header.octets > self._limits.header_size and begins_with_field(self._draft.head(HEADER_LIMIT)):
-            raise Refusal(reply.HEADER_TOO_LARGE)
-        if received_count(self._draft.head(HEADER_LIMIT)) > self._limits.hops:
-            raise Refusal(reply.LOOP)
+        refusal = self._inspection.refusal(self._draft.head(HEADER_LIMIT))
+        if refusal is not None:
+            raise Refusal(refusal)
         return self._draft
 
     async def discard(self) -> None:
@@ -98,10 +95,7 @@ class Reception:
             await self._fail(Refusal(reply.TOO_LARGE))
             return
         self.size += len(piece)
-        if self._line_ends is not None:
-            self._line_ends.feed(piece)
-        if self._header is not None:
-            self._header.feed(piece)
+        self._inspection.feed(piece)
         try:
             if self._draft.add(piece):
                 await self._draft.flush()

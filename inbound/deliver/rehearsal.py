@@ -14,7 +14,7 @@ from inbound import log
 from inbound.accept import policy, reply
 from inbound.accept.address import forward_path, reverse_path
 from inbound.accept.envelope import Envelope
-from inbound.accept.framing import received_count
+from inbound.accept.inspection import Inspection
 from inbound.accept.policy import Limits
 from inbound.accept.rate import Rate
 from inbound.accept.reply import Reply, ReplyError
@@ -37,6 +37,7 @@ from inbound.deliver.worker import Terms, Worker
 SUPPOSED = "supposed"
 """The state of a message that nobody sent, of what would be done with it, and the outcome of such an attempt."""
 
+PIECE = 1024 * 1024
 _UNKNOWN = ("messageId", "reply", "answer", "status")  # what only a sink could have told
 _NEITHER = Verdict(Status.DISABLED, "no rule that matches has ScanEnabled")
 
@@ -137,9 +138,11 @@ class _Session:
         size = self._content.size
         if size > self._house.limits.message_size or self._pinned.too_long(size, unique(accepted), tls=self._tls):
             return reply.TOO_LARGE
-        if received_count(self._content.head(HEAD)) > self._house.limits.hops:
-            return reply.LOOP
-        return refusal(found, self._house.reject)
+        inspection = Inspection(self._house.limits)
+        with self._content.open() as octets:
+            while piece := octets.read(PIECE):
+                inspection.feed(piece)
+        return inspection.refusal(self._content.head(HEAD)) or refusal(found, self._house.reject)
 
 
 def _unsent(envelope: Envelope, content: Content, found: Assessment) -> Entry:

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from inbound.accept import connection, listener, policy, reception, reply, session
+from inbound.accept import connection, inspection, listener, policy, reception, reply, session
 from inbound.accept.reply import Refusal, Reply, ReplyError, TemporaryFailure
 
 TABLE = {name: value for name, value in vars(reply).items() if isinstance(value, Reply)}
@@ -58,7 +58,7 @@ def test_made_replies() -> None:
     assert str(reply.blocked("2001:db8::1")) == "554 5.7.1 2001:db8::1 blocked"
 
 
-@pytest.mark.parametrize("module", [connection, listener, policy, reception, session], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [connection, inspection, listener, policy, reception, session], ids=lambda module: module.__name__)
 def test_replies_are_made_nowhere_else(module: object) -> None:
     """But the greeting and the reply to HELO, which tell the host name, and have no enhanced code."""
     made = [node for node in ast.walk(ast.parse(inspect.getsource(module)))  # type: ignore[arg-type]

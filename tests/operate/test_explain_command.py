@@ -227,3 +227,14 @@ def facts(result: Result) -> dict[str, Any]:
 def test_state_of_a_received_one_in_json() -> None:
     told = facts(explain(received(fails=True), "--json"))
     assert (told["state"], told["waits_for"], told["rules"][0]["actions"][1]["state"]) == (State.DEFERRED, "s3:mail", "failed")
+
+
+@pytest.mark.parametrize(("setting", "value", "said"), [
+    ("BARE_NEWLINE", "reject", "550 5.5.2 Bare CR or LF in the message; lines end with CRLF"),
+    ("MAX_HEADER_SIZE", "20", "552 5.3.4 Message header too large"),
+])
+def test_what_the_limits_on_content_refuse_is_told(setting: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("mixed.eml").write_bytes(ANN + b"bare\nnewline\r\n")
+    assert said not in explain("mixed.eml", "--to", "support@example.com", "--no-dns").stdout
+    monkeypatch.setenv(f"INBOUND_{setting}", value)
+    assert said in explain("mixed.eml", "--to", "support@example.com", "--no-dns").stdout
