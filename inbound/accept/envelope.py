@@ -10,10 +10,23 @@ import os
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+_BATCH = 256
+_unused: list[bytes] = []
+"""Random bytes for the next ids: each call to the system gives the interpreter away to the spool's thread, and waits to have it back."""
+
 
 def new_message_id() -> str:
     """25 random bytes as 40 characters of lower-case base32hex: SES's own form of message id."""
-    return base64.b32hexencode(os.urandom(25)).decode("ascii").lower()
+    try:
+        chosen = _unused.pop()
+    except IndexError:
+        fresh = os.urandom(25 * _BATCH)
+        _unused.extend(fresh[start : start + 25] for start in range(25, len(fresh), 25))
+        chosen = fresh[:25]
+    return base64.b32hexencode(chosen).decode("ascii").lower()
+
+
+os.register_at_fork(after_in_child=_unused.clear)  # two processes with the same ids would overwrite each other's objects
 
 
 @dataclass(frozen=True, slots=True)
