@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from inbound.decide.document import Allow, Document
 from inbound.decide.problem import Problem
@@ -32,15 +32,16 @@ SITUATIONAL = frozenset({"unsigned-bounce", "needs-certificate", "needs-smarthos
 """Those that depend on the service: they may be allowed where nobody warns of them."""
 
 
-def allowed(problem: Problem, allows: Iterable[Allow]) -> bool:
+def allowed(problem: Problem, allows: Mapping[int, Allow]) -> bool:
     """Does a comment on its line silence the warning?"""
-    return any(allow.line == problem.line and problem.code in allow.codes for allow in allows)
+    allow = allows.get(problem.line)
+    return allow is not None and problem.code in allow.codes
 
 
 def odd_allows(document: Document, warnings: Iterable[Problem]) -> Iterator[Problem]:
     """The warnings about comments that silence nothing; `warnings` are all that there are, silenced or not."""
     there = {(warning.line, warning.code) for warning in warnings}
-    for allow in document.allows:
+    for allow in document.allows.values():
         if not allow.codes:
             yield _about(document, allow, f"names no code: # inbound: allow {next(iter(CODES))}", "unknown-allow")
         for code in allow.codes:

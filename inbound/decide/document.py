@@ -8,7 +8,7 @@ nesting are refused with their place. No recursion: the depth of a file cannot e
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,7 +77,7 @@ class Document:
     places: Places
     problems: tuple[Problem, ...]
     refused: frozenset[KeyPath]
-    allows: tuple[Allow, ...] = ()
+    allows: Mapping[int, Allow] = field(default_factory=dict)  # by line
 
     def place(self, path: KeyPath, *, key: bool = False) -> tuple[int, int]:
         """Where the value at the path stands, or its key; the nearest place above it for a path that is not in the file."""
@@ -130,10 +130,10 @@ def place_of(text: str, index: int) -> tuple[int, int]:
     return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
 
 
-def _allows(text: str) -> list[Allow]:
-    """What looks like such a comment; it is none where it lies in a value."""
-    found = ((number, _ALLOW.search(line)) for number, line in enumerate(text.splitlines(), 1))
-    return [Allow(number, match.start() + 1, tuple(re.findall(r"[A-Za-z0-9_-]+", match[1] or ""))) for number, match in found if match]
+def _allows(text: str) -> dict[int, Allow]:
+    """What looks like such a comment, by its line; it is none where it lies in a value."""
+    found = ((number, _ALLOW.search(line)) for number, line in enumerate(text.splitlines(), 1) if "inbound:" in line)
+    return {number: Allow(number, match.start() + 1, tuple(re.findall(r"[A-Za-z0-9_-]+", match[1] or ""))) for number, match in found if match}
 
 
 def _unprintable(text: str, index: int, name: str) -> Problem:
@@ -171,7 +171,7 @@ class _Frame:
 class _Composer:
     """Takes events in their order and builds data and places. A frame's part None means that its content is dropped."""
 
-    def __init__(self, name: str, booleans: frozenset[str], allows: list[Allow]) -> None:
+    def __init__(self, name: str, booleans: frozenset[str], allows: dict[int, Allow]) -> None:
         self._allows = allows
         self._name = name
         self._booleans = booleans
@@ -186,8 +186,7 @@ class _Composer:
         """One event. Raises RulesError where it makes no sense to read on."""
         if isinstance(event, yaml.ScalarEvent):
             if self._allows:
-                begin, end = _place(event), _end(event)
-                self._allows = [allow for allow in self._allows if not begin <= (allow.line, allow.column) < end]
+                self._no_comments(_place(event), _end(event))
             self._inspect(event)
             self._scalar(event)
         elif isinstance(event, yaml.CollectionStartEvent):
@@ -207,7 +206,14 @@ class _Composer:
         """What was read. Raises RulesError for a text without any content."""
         if self._data is None:
             raise RulesError([*self.problems, Problem(self._name, 1, 1, empty)])
-        return Document(self._name, self._data, self._places, tuple(self.problems), frozenset(self._refused), tuple(self._allows))
+        return Document(self._name, self._data, self._places, tuple(self.problems), frozenset(self._refused), self._allows)
+
+    def _no_comments(self, begin: tuple[int, int], end: tuple[int, int]) -> None:
+        """What lies between these places belongs to a value."""
+        for line in range(begin[0], end[0] + 1):
+            allow = self._allows.get(line)
+            if allow is not None and begin <= (line, allow.column) < end:
+                del self._allows[line]
 
     def _inspect(self, event: yaml.NodeEvent) -> None:
         if event.anchor is not None:

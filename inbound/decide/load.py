@@ -10,7 +10,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -33,7 +33,7 @@ class Loaded:
 
     `rule_set` is what receiving runs on. `warnings` are allowed and seldom meant; `needs_certificate` and `needs_smarthost` would be errors
     for a service without a certificate, or without a smarthost. `digest` is the SHA-256 of the file's text. `places` gives (line, column) of
-    each rule set, rule and action by its path: `("RuleSets", "default", 0, "Actions", 1)`. `allows` are the comments that silence warnings.
+    each rule set, rule and action by its path: `("RuleSets", "default", 0, "Actions", 1)`. `allows` are the comments that silence warnings, by line.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Loaded:
     needs_smarthost: tuple[Problem, ...]
     digest: str
     places: Mapping[KeyPath, tuple[int, int]]
-    allows: tuple[Allow, ...] = ()
+    allows: Mapping[int, Allow] = field(default_factory=dict)
 
     def unsilenced(self, warnings: Iterable[Problem]) -> tuple[Problem, ...]:
         """Those that no comment silences."""

@@ -194,3 +194,13 @@ def test_the_readme_lists_every_code() -> None:
     listed = re.findall(r"^\| `([a-z-]+)` \| (.+) \|$", (ROOT / "README.md").read_text().partition("<!-- warnings -->")[2].partition(
         "<!-- /warnings -->")[0], re.MULTILINE)
     assert dict(listed) == CODES
+
+
+def test_the_largest_of_rule_sets_is_looked_through_once() -> None:
+    """It took two and a half minutes, at every reload: each rule was compared with each before it, entry by entry."""
+    rules = [rule(f"r{number}", [f"u{number}x{each}@d{(number * 300 + each) % 10_000}.example" for each in range(300)] if number % 4 else [], STOP)
+             for number in range(199, -1, -1)]
+    made = RuleSet.model_validate({"name": "default", "rules": rules, "identities": [f"d{number}.example" for number in range(10_000)]})
+    reach = Reach(made.rules, made.identities)
+    last = next(position for position, each in enumerate(made.rules) if not each.Recipients)
+    assert [reach.stopped(position) for position in range(200)] == [()] * (last + 1) + [(last,)] * (199 - last)
