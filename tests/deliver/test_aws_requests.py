@@ -45,7 +45,7 @@ async def both(answer: bytes, ours: Callable[[AwsClient], Any], boto: Callable[[
 def compared(us: Asked, them: Asked) -> None:
     assert us.line == them.line
     assert {k: v for k, v in us.headers.items() if k not in PER_REQUEST} == {k: v for k, v in them.headers.items() if k not in PER_REQUEST}
-    assert us.headers["user-agent"].split()[-1] == them.headers["user-agent"].split()[-1] == "inbound"
+    assert all("inbound" in asked.headers["user-agent"].split() for asked in (us, them))  # powertools, once imported, adds words to boto3's
 
 
 @pytest.mark.parametrize("key", ["in/abc", "in/ä ö+~=@:&,$!'()*[]#?%41/../x", "/leading", "a//b"])

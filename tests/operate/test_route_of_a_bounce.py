@@ -15,7 +15,8 @@ BOUNCE = {"to": "ann@sender.example", "bounce": "550 5.1.1 Mailbox does not exis
 def told(detail: dict[str, Any], kind: str = "Bounce") -> str:
     attempt = {"part": "action", "attempt": 1, "started": "", "milliseconds": 7, "outcome": "done", "flow": "CONTINUE", "sink": "", "error": "",
                "detail": detail}
-    rule = {"name": "gone", "reason": "matched", "why": "", "actions": [{"index": 0, "action": kind, "state": "done", "attempts": [attempt]}]}
+    action = {"index": 0, "action": kind, "state": "done", "assumed": False, "topic": None, "attempts": [attempt]}
+    rule = {"name": "gone", "reason": "matched", "why": "", "actions": [action]}
     route = render({"rules": [rule], "state": "done", "disposition": "COMPLETED", "verdicts": {}})
     return next(line.strip() for line in click.unstyle(route).splitlines() if line.startswith(f"    {kind} "))
 

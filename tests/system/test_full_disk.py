@@ -67,7 +67,7 @@ async def begun(serve: Serve) -> asyncio.Task[None]:
 
 async def test_a_disk_that_fills_up_puts_mail_off_and_a_start_on_it_waits_for_room(disk: Path, tmp_path: Path) -> None:
     async with Sink() as sink:
-        sink.hang = asyncio.Event()
+        sink.fails = 503
         serve = Serve(tmp_path, RULES, sink.endpoint, data=str(disk / "data"))
         await serve.start()
         accepted = {(await send(serve)).removeprefix("250 2.0.0 OK ") for _ in range(20)}
@@ -77,8 +77,7 @@ async def test_a_disk_that_fills_up_puts_mail_off_and_a_start_on_it_waits_for_ro
         assert await mail(serve) == "452 4.3.1 Insufficient storage, try again later"
         fill(disk, 0)
         await serve.kill(signal.SIGKILL)
-        sink.hang.set()
-        sink.hang = None
+        sink.fails = 0
         before = len(serve.events)
         starting = await begun(serve)
         waits = await serve.until(lambda e: e["event"] == "spool.failed", after=before)

@@ -153,7 +153,8 @@ async def test_a_scanner_that_is_down_never_keeps_a_message_out(tmp_path: Path, 
 
 
 async def test_a_message_may_wait_for_its_scanner(tmp_path: Path, sink: Sink, dns: DnsServer) -> None:
-    async with Receiver(tmp_path, sink, dns, clamd=f"127.0.0.1:{free_port()}", scan_failure="retry", retry_for="1s", **QUICK) as receiver:
+    waiting = {"scan_failure": "retry", "retry_for": "1s", "spool_age": "1h"}
+    async with Receiver(tmp_path, sink, dns, clamd=f"127.0.0.1:{free_port()}", **waiting, **QUICK) as receiver:
         reply = await receiver.reply(letter(), recipient="scanned@example.com")
         assert reply.startswith("250 ")
         dead = await receiver.serve.until(lambda event: event["event"] == "message.dead")
