@@ -15,6 +15,8 @@ from inbound.settings import Settings
 
 SCANNER_SETTINGS = MappingProxyType({"spam": "INBOUND_RSPAMD", "virus": "INBOUND_CLAMD"})
 
+WARNINGS = 20  # of a rule file that are logged; a large one can have thousands
+
 
 class Bulletin:
     """Tells the log, the metrics and the alerts of the process. In `production` what would only harm there is told of, too."""
@@ -36,8 +38,11 @@ class Bulletin:
         self._log.info(Event.RULES_LOADED, file=str(self._settings.rules), rule_set=rule_set.name or "", rules=len(rule_set.rules),
                        revision=rule_set.revision)
         unsigned_bounces = unsigned(loaded, self._settings.dkim_domain) if self._production else ()
-        for warning in (*loaded.warnings, *unsigned_bounces):
+        warnings = (*unsigned_bounces, *loaded.warnings)
+        for warning in warnings[:WARNINGS]:
             self._log.warning(Event.SERVICE_WARNING, warning=f"{warning} [{warning.code}]")
+        if len(warnings) > WARNINGS:
+            self._log.warning(Event.SERVICE_WARNING, warning=f"{self._settings.rules} has {len(warnings) - WARNINGS} more warnings: inbound check")
 
     def rejected(self, error: RulesError, kept: str) -> None:
         """The file is broken; the revision `kept` stays in force."""

@@ -376,6 +376,17 @@ def test_a_wrong_setting_is_one_line_before_any_port_is_opened(told: dict[str, s
     assert not (tmp_path / "var").exists()
 
 
+# --- rules ---
+
+
+async def test_of_a_thousand_warnings_the_log_has_the_first_and_their_number(tmp_path: Path) -> None:
+    rule = "    - Name: r{0}\n      Recipients: [u@example.com, u@example.com]\n      Actions: [S3Action: {{BucketName: mail}}]\n"
+    async with running(tmp_path, "RuleSets:\n  default:\n" + "".join(rule.format(n) for n in range(30))) as network:
+        warnings = [event["warning"] for event in network.events if event["event"] is Event.SERVICE_WARNING]
+        assert len(warnings) == 21
+        assert warnings[-1].endswith("rules.yaml has 10 more warnings: inbound check")
+
+
 # --- blocklists and quotas ---
 
 
