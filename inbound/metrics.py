@@ -8,7 +8,7 @@ what a stranger said: what a client could choose, it could choose a million time
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -121,6 +121,13 @@ class Metrics:
     def replace(self, metric: Metric, series: dict[Labels, float]) -> None:
         """Set all series of a gauge; those not named are gone."""
         self._values[metric] = dict(series)
+
+    def forget(self, label: str, known: Collection[str]) -> None:
+        """Drop the series whose label names none of these: of a rule that has left the rule file, say."""
+        for metric, series in self._values.items():
+            if label in metric.labels:
+                at = metric.labels.index(label)
+                self._values[metric] = {labels: value for labels, value in series.items() if labels[at] in known}
 
     def get(self, metric: Metric, *labels: str) -> Any:
         """The number, or a histogram's numbers; 0 where nothing was counted."""

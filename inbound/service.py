@@ -214,6 +214,7 @@ class Service:
         await self.spool.keep_revision(rule_set.revision, rule_set.text)
         await self._on_rules(rule_set)
         self.worker.know(rule_set)
+        self.metrics.forget("rule", {rule.Name for rule in rule_set.rules})
         if self._source is None:
             self.bulletin.loaded(loaded)
 

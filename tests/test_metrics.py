@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inbound import metrics
-from inbound.metrics import ALL, COMMITS, DEAD, DISK_FREE, ENTRIES, QUEUE_AGE, REFUSED, SESSIONS, Kind, Metrics, merge
+from inbound.metrics import ALL, COMMITS, DEAD, DISK_FREE, ENTRIES, QUEUE_AGE, REFUSED, SESSIONS, STEP_SECONDS, STEPS, Kind, Metrics, merge
 
 PACKAGE = Path(metrics.__file__).parent
 
@@ -88,6 +88,18 @@ def test_a_replaced_gauge_forgets_what_is_not_named() -> None:
     one.replace(ENTRIES, {("dead",): 3})
     one.replace(ENTRIES, {("done",): 1})
     assert one.snapshot()["inbound_spool_messages"] == [[["done"], 1]]
+
+
+def test_rules_that_left_the_rule_file_are_forgotten_so_that_a_file_that_is_generated_anew_fills_no_memory() -> None:
+    one = Metrics()
+    for number in range(10_000):
+        one.forget("rule", {f"r{number}", "stays"})
+        for rule in (f"r{number}", "stays"):
+            one.count(STEPS, rule, "S3", "action", "success")
+            one.observe(STEP_SECONDS, 0.1, rule, "S3", "action")
+    found = one.snapshot()
+    assert sorted(found["inbound_actions_total"]) == [[["r9999", "S3", "action", "success"], 1], [["stays", "S3", "action", "success"], 10_000]]
+    assert len(found["inbound_action_seconds"]) == 2
 
 
 def test_the_numbers_of_another_version_are_left_out() -> None:

@@ -232,7 +232,7 @@ def first_screen(setup: Setup, service: Service, *, written: bool, seconds: floa
         f"inbound dev is ready ({seconds:.1f} s)",
         "",
         f"  SMTP    {service.addresses[0]}  STARTTLS with {setup.settings.tls_cert}",
-        f"  HTTP    http://{service.http}  (/healthz, /readyz, /messages/ID)",
+        f"  HTTP    http://{service.http}  (/healthz, /readyz, /metrics, /messages/ID)",
         f"  AWS     {setup.endpoint}  keys test / test, region {setup.region}",
         *([] if isinstance(setup.aws, str) else [f"          what functions print is in {setup.settings.data / 'aws' / 'ministack.log'}"]),
         f"  rules   {rules}" + (" (the sample, just written)" if written else "") + "  change it while this runs",

@@ -116,6 +116,14 @@ class TestDatabase:
         trouble.times = 0
         assert await hurt.find(Query()) == [entry]
 
+    async def test_a_probe_fails_while_messages_could_not_be_kept_and_leaves_nothing(self, hurt: SqliteSpool, trouble: Disk) -> None:
+        trouble.fail("COMMIT", times=2, takes_effect=True)
+        for _ in range(2):
+            with pytest.raises(SpoolError):
+                await hurt.probe()
+        await hurt.probe()
+        assert await hurt.revision("") is None
+
     async def test_a_claim_reported_as_failed_leases_nothing(self, hurt: SqliteSpool, trouble: Disk) -> None:
         entry = await put(hurt, held=False)
         trouble.fail("COMMIT", takes_effect=True)
