@@ -58,7 +58,7 @@ class TestOldest:
         await spool.update(entry.id, dead(NOW - 80000, error="no"))
         assert await spool.retry([entry.id], NOW - 3) == [entry.id]
         assert await oldest(spool) == NOW - 3
-        await put(spool, received=NOW - 50)
+        await put(spool, received=NOW - 50, held=False)
         assert await oldest(spool) == NOW - 50, "although the other was received before"
 
 
