@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
@@ -16,6 +17,7 @@ _THROTTLED = frozenset((
     "BandwidthLimitExceeded", "LimitExceededException", "RequestThrottled", "SlowDown", "429",
 ))
 _TRANSIENT_STATUSES = frozenset((500, 502, 503, 504))
+_TOKEN = re.compile(r"(x-amz-security-token\W{1,8})[\w+/=%-]++", re.IGNORECASE)
 _LENGTH = 1000  # octets of an error's text that people are shown
 
 
@@ -40,7 +42,7 @@ class Trouble:
 
     def failure(self) -> SinkDown | MessageRefused:
         """Final is only what no repetition could cure; everything that an operator or time can repair is retried."""
-        told = f"{self.code}: {self.text}" if self.code else self.text
+        told = without_token(f"{self.code}: {self.text}" if self.code else self.text)
         too_long = self.code in ("InvalidParameter", "InvalidParameterException") and "too long" in self.text.lower()
         return MessageRefused(told) if self.code in _TOO_LARGE or too_long or self.status == 413 else SinkDown(told)
 
@@ -77,5 +79,10 @@ def _from_json(response: Response) -> tuple[str, str, str]:
     return response.headers.get("x-amzn-ErrorType", "").partition(":")[0] or code, text, ""
 
 
+def without_token(text: str) -> str:
+    """The text without the session token that a service shows where a signature is wrong: it quotes the request's header fields."""
+    return _TOKEN.sub(r"\1…", text)
+
+
 def _line(text: str) -> str:
-    return " ".join(text.split())[:_LENGTH]
+    return " ".join(without_token(text).split())[:_LENGTH]
