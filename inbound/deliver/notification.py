@@ -183,4 +183,6 @@ def _timestamp(seconds: float) -> str:
 def _json(told: dict[str, Any]) -> str:
     """Compact JSON, text beyond ASCII as it is, always valid UTF-8; U+FFFE and U+FFFF escaped, as SQS takes no message that holds them."""
     text = json.dumps(told, ensure_ascii=False, separators=(",", ":"))
+    if text.isascii():
+        return text  # nothing unfit in it, without a look at each character
     return _UNFIT.sub(lambda found: f"\\u{ord(found[0]):04x}" if found[0] > "\ufffd" else "\ufffd", text)

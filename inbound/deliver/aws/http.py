@@ -42,7 +42,7 @@ class NoAnswer(SinkDown):
         self.is_repeated = is_repeated
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
     """What is sent. `seconds`: how long an answer, and each piece of a large body, may take; `limit`: octets of the answer."""
 
@@ -55,7 +55,7 @@ class Request:
     limit: int = ANSWER
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Response:
     """What came back."""
 

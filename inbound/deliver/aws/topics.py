@@ -25,7 +25,7 @@ OCTETS = 262_144  # SNS's limit for all messages of a batch
 _UNKNOWN = frozenset(("InvalidAction", "UnknownOperationException", "UnknownOperation", "NotImplemented", "UnsupportedOperation"))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Letter:
     """A message to publish, and who waits for its outcome."""
 
@@ -88,7 +88,9 @@ class Topics:
         """Settle the outcome of every letter."""
         try:
             route = await self._routes.topics(topic_arn.split(":")[3])
-            if len(letters) == 1 or route.origin in self._knows_no_batches:
+            if len(letters) == 1:
+                await self._alone(route, topic_arn, letters[0], role)
+            elif route.origin in self._knows_no_batches:
                 await asyncio.gather(*(self._alone(route, topic_arn, letter, role) for letter in letters))
             else:
                 await self._together(route, topic_arn, letters, role)
@@ -101,6 +103,8 @@ class Topics:
         for number, message_id in published.items():
             _settle(letters[number], Published(message_id))
         left = [letter for letter in letters if not letter.outcome.done()]
+        if not left:
+            return
         await asyncio.gather(*(self._alone(route, topic_arn, letter, role) for letter in left))
         if is_unknown or (not published and all(not each.outcome.cancelled() and not each.outcome.exception() for each in letters)):
             self._knows_no_batches.add(route.origin)
