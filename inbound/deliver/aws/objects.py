@@ -19,7 +19,7 @@ from inbound.deliver.aws.threads import Threads
 from inbound.deliver.sinks import SinkDown
 
 SMALL = 256 * 1024  # octets of a body that is read and sent at once, as one
-_PIECE = 1024 * 1024
+_PIECE = 256 * 1024
 _REDIRECTS = frozenset(("PermanentRedirect", "IllegalLocationConstraintException"))
 
 
