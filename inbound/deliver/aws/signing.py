@@ -42,7 +42,8 @@ def signed(method: str, host: str, path: str, headers: Mapping[str, str], payloa
            now: float) -> dict[str, str]:
     """`headers` with those that sign the request: Host, X-Amz-Date, X-Amz-Security-Token, Authorization, for S3 X-Amz-Content-SHA256.
 
-    `path` is percent-encoded and without a query; `now` is in seconds since the epoch. Every header given is signed, so no proxy may change one.
+    `path` is percent-encoded, without a query, and but for S3 without empty or dot segments; `now` is in seconds since the epoch. Every
+    header given is signed, so no proxy may change one.
     """
     stamp = _stamp(int(now))
     sent = {**headers, "Host": host, "X-Amz-Date": stamp}
