@@ -85,7 +85,7 @@ class _Stops:
     def _by(self, part: str) -> int | None:
         """The first rule that stops every address that the entry matches."""
         found = [position for entry in supersets(part) if (position := self._first.get(entry)) is not None]
-        if self._all is not None and self._lookup.covers(part):
+        if self._all is not None and self._lookup.covers_compared(part):
             found.append(self._all)
         return min(found, default=None)
 

@@ -132,10 +132,14 @@ class Lookup:
     def covers(self, entry: str) -> bool:
         """Is every address that the entry matches under an identity? Raises InvalidRecipient."""
         canonical = canonical_entry(entry)
-        domain = canonical.rpartition("@")[2].removeprefix(".")
+        return self.covers_compared(canonical) or ("@" in canonical and self.covered(entry))
+
+    def covers_compared(self, entry: str) -> bool:
+        """As `covers`, of an entry in compared form. It may miss one whose local part needs its quotes, and does not raise."""
+        domain = entry.rpartition("@")[2].removeprefix(".")
         if domain in self._identities or any(parent[1:] in self._identities for parent in _parents(domain)):
             return True
-        return "@" in canonical and self.covered(entry)  # as it is written: the compared form of "a b"@example.com has lost its quotes
+        return "@" in entry and (entry in self._identities or self.covered(entry))
 
     def match(self, address: str) -> tuple[int, ...]:
         """The positions, ascending, of the lists that match the address."""

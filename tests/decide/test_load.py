@@ -356,3 +356,11 @@ def _all(text: str) -> tuple[Problem, ...]:
     with pytest.raises(RulesError) as raised:
         parse(text, "r")
     return raised.value.problems
+
+
+def test_a_quoted_local_part_behind_a_rule_that_stops_everything_is_loaded() -> None:
+    """It raised InvalidRecipient: the search for rules that never match read the compared form, which has lost its quotes, as an address."""
+    stop = "Actions: [{StopAction: {Scope: RuleSet}}]"
+    rules = f"{{Name: all, {stop}}}, {{Name: quoted, Recipients: ['\"a b\"@example.com'], {stop}}}"
+    loaded = parse(f"Identities: [example.com]\nRuleSets: {{default: [{rules}]}}\n", "rules.yaml")
+    assert any("never" in str(warning) for warning in loaded.warnings)
