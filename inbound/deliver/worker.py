@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from inbound.accept.envelope import Envelope
-from inbound.accept.spool import Content, Entry, Outcome, Spool, SpoolError, State, StepRecord, Update
+from inbound.accept.spool import Content, Entry, Outcome, Spool, SpoolDamaged, SpoolError, State, StepRecord, Update
 from inbound.assess.scanning import ScannerBusy, ScannerDown, Unscanned
 from inbound.assess.turns import turns
 from inbound.assess.verdicts import Assessment
@@ -29,6 +29,7 @@ from inbound.deliver.notification import SNS_MESSAGE_LIMIT, SNS_SUBJECT
 from inbound.deliver.ports import Ports
 from inbound.deliver.retry import Schedule
 from inbound.deliver.sinks import MessageRefused, SinkBusy, SinkClosed, SinkDown, SinkFailure, Sinks, set_within
+from inbound.deliver.timekeeper import Timekeeper
 from inbound.deliver.trace import ACTION, TOPIC, notifies
 from inbound.deliver.work import Identity, Work
 from inbound.log import Event, Log
@@ -77,7 +78,7 @@ class Unjudgeable(Exception):
 class Worker:
     """Works entries: those just accepted, from memory, and those that come due."""
 
-    def __init__(self, spool: Spool, aws: Aws, terms: Terms, log: Log, *, assess: Assess | None = None, clock: Callable[[], float] = time.time,
+    def __init__(self, spool: Spool, aws: Aws, terms: Terms, log: Log, *, assess: Assess | None = None, clock: Timekeeper | None = None,
                  monotonic: Callable[[], float] = time.monotonic, bounces: Bounces | None = None, metrics: Metrics | None = None,
                  tell: Tell = untold) -> None:
         self._spool = spool
@@ -85,7 +86,10 @@ class Worker:
         self._terms = terms
         self._assess = assess
         self._log = log
-        self._clock = clock
+        self._timekeeper = clock or Timekeeper(time.time, time.monotonic)
+        self._clock = self._timekeeper.now
+        self._followed = (-1, 0.0)  # the timekeeper's `times` and `forward` that the spool knows of
+        self._known_forward: dict[str, float] = {}  # `forward` when the `since` of what is in hand was read
         self._metrics = metrics or Metrics()
         self._tell_operator = tell
         self.sinks = Sinks(self._release, log, clock=monotonic)
@@ -109,8 +113,10 @@ class Worker:
         """May a message just accepted be worked from memory?"""
         return len(self._tasks) < IN_HAND - FROM_SPOOL and not self._stopping
 
-    def take(self, entry: Entry) -> None:
-        """Work an entry that is leased to this process."""
+    def take(self, entry: Entry, forward: float | None = None) -> None:
+        """Work an entry that is leased to this process; `forward` is the timekeeper's when it was read, if that was not just now."""
+        self._clock()
+        self._known_forward[entry.id] = self._timekeeper.forward if forward is None else forward
         task = asyncio.get_running_loop().create_task(self._work(entry))
         self._tasks[entry.id] = task
         task.add_done_callback(lambda _: self._ended(entry.id, task))
@@ -118,7 +124,7 @@ class Worker:
     def _ended(self, entry_id: str, task: asyncio.Task[None]) -> None:
         if self._tasks.get(entry_id) is not task:
             return  # it was claimed again before this was told
-        del self._tasks[entry_id]
+        del self._tasks[entry_id], self._known_forward[entry_id]
         if len(self._tasks) <= IN_HAND - FROM_SPOOL:
             self._freed.set()
 
@@ -159,11 +165,28 @@ class Worker:
             self._wake.clear()
             wait = LOOK
             try:
+                await self._follow_the_clock()
                 wait = await self._claim(max(0, IN_HAND - len(self._tasks)))
             except SpoolError as error:
                 self._log.error(Event.SPOOL_FAILED, error=str(error))
             if wait:
                 await set_within(self._wake, wait)
+
+    async def _follow_the_clock(self) -> None:
+        """Tell the spool that the clock was set; and once at the start, since it may have been set while nothing ran."""
+        now = self._clock()
+        times, forward = self._timekeeper.times, self._timekeeper.forward
+        known, known_forward = self._followed
+        if times == known:
+            return
+        if known >= 0:
+            self._log.warning(Event.SERVICE_WARNING, warning="the clock was set; retry times of what waits follow it")
+        await self._spool.clock_set(now, forward=forward - known_forward, longest=self._terms.schedule.maximum)
+        self._followed = times, forward
+
+    def _since(self, entry: Entry) -> float:
+        """When its retry time began, by the clock as it is set now."""
+        return entry.since + self._timekeeper.forward - self._known_forward[entry.id]
 
     async def _free_places(self) -> None:
         """Rather many entries at once, a little later; but where messages hang, those places that there are."""
@@ -173,9 +196,10 @@ class Worker:
 
     async def _claim(self, room: int) -> float:
         """Work as many of the due entries as there is room for. For how many seconds there is nothing to do then, as far as is known."""
+        forward = self._followed[1]
         entries = await self._spool.claim(self._clock(), room)
         for entry in entries:
-            self.take(entry)
+            self.take(entry, forward)
         if len(entries) == room:
             return 0.0
         due = await self._spool.next_due()
@@ -200,6 +224,11 @@ class Worker:
             update = await self._walk(entry, record)
         except StepStopped as stopped:
             update = stopped.update
+        except SpoolDamaged as damaged:
+            update = Update(steps=record.take(), state=State.DEAD, finished=self._clock(), error=str(damaged), sink="")
+        except SpoolError as error:
+            self._log.error(Event.SPOOL_FAILED, id=entry.id, error=str(error))
+            update = self._later(entry, f"spool: {error}", record=record)
         except asyncio.CancelledError:
             raise
         except Unjudgeable as error:
@@ -391,7 +420,7 @@ class Worker:
         Given up only where the sink has just failed: a backlog that slept through its time with us shall still be tried.
         """
         now, schedule = self._clock(), self._terms.schedule
-        left = entry.since + schedule.give_up_after - now
+        left = self._since(entry) + schedule.give_up_after - now
         busy = isinstance(error, SinkBusy)
         if left <= 0 and not busy and self.sinks.is_down(sink):
             return Update(steps=record.take(), state=State.DEAD, finished=now, error=f"{sink}: {error}", sink="")
@@ -402,7 +431,7 @@ class Worker:
         now = self._clock()
         steps = record.take() if record else ()
         attempts = entry.attempts + 1
-        due = self._terms.schedule.next_attempt(attempts, now=now, since=entry.since, dice=random.random())  # noqa: S311  # jitter
+        due = self._terms.schedule.next_attempt(attempts, now=now, since=self._since(entry), dice=random.random())  # noqa: S311  # jitter
         if due is None:
             return Update(steps=steps, state=State.DEAD, finished=now, error=error, sink="", attempts=attempts)
         return Update(steps=steps, state=State.DEFERRED, due=due, error=error, sink=sink, attempts=attempts)

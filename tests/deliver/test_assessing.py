@@ -25,6 +25,7 @@ from inbound.deliver.intake import Rejection, SpoolIntake
 from inbound.deliver.pressure import Bounds, Pressure
 from inbound.deliver.retry import Circuit, Schedule
 from inbound.deliver.sinks import CONCURRENT_CALLS, QUEUE_LIMIT
+from inbound.deliver.timekeeper import Timekeeper
 from inbound.deliver.work import Identity
 from inbound.deliver.worker import Terms, Worker
 
@@ -69,7 +70,7 @@ class JudgeBench(Bench):
 
     def new_worker(self, terms: dict[str, Any]) -> Worker:
         return Worker(self.spool, self.aws, Terms(Identity("mx.test", "mx.test"), **terms), structlog.get_logger(), assess=self.judge,
-                      clock=lambda: self.now, monotonic=lambda: self.ticks)
+                      clock=Timekeeper(lambda: self.now, lambda: self.now), monotonic=lambda: self.ticks)
 
     async def receive(self, content: bytes = CONTENT) -> str:
         envelope = Envelope(new_message_id(), Peer("192.0.2.1"), "client.test", "a@example.net", ("u@example.com",), self.now,

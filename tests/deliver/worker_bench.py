@@ -17,6 +17,7 @@ from inbound.deliver.backscatter import Caps
 from inbound.deliver.bounces import Bounces, BounceTerms
 from inbound.deliver.memory import MemoryAws, MemorySmarthost
 from inbound.deliver.retry import Schedule
+from inbound.deliver.timekeeper import Timekeeper
 from inbound.deliver.work import Identity
 from inbound.deliver.worker import Terms, Worker
 
@@ -51,6 +52,7 @@ class Bench:
     def __init__(self, *rules: dict[str, Any], spool: MemorySpool | None = None, smarthost: MemorySmarthost | None = None, **terms: Any) -> None:
         self.now = 1_000_000.0
         self.ticks = 0.0
+        self.set = 0.0
         self.rules = rule_set(*rules)
         self.spool = spool or MemorySpool(clock=lambda: self.now)
         self.aws = MemoryAws()
@@ -61,8 +63,8 @@ class Bench:
         self.terms = terms
 
     def new_worker(self, terms: dict[str, Any]) -> Worker:
-        return Worker(self.spool, self.aws, Terms(Identity("mx.test", "mx.test"), **terms), structlog.get_logger(), clock=lambda: self.now,
-                      monotonic=lambda: self.ticks, bounces=self.bounces)
+        return Worker(self.spool, self.aws, Terms(Identity("mx.test", "mx.test"), **terms), structlog.get_logger(),
+                      clock=Timekeeper(lambda: self.now, lambda: self.now - self.set), monotonic=lambda: self.ticks, bounces=self.bounces)
 
     async def __aenter__(self) -> Bench:
         await self.spool.start()
@@ -83,6 +85,11 @@ class Bench:
         if work:
             await self.worker.idle()
         return entry.id
+
+    def set_clock(self, seconds: float) -> None:
+        """Set the wall clock; no time passes."""
+        self.now += seconds
+        self.set += seconds
 
     async def later(self, seconds: float) -> None:
         """Let time pass, and work what has come due."""

@@ -26,8 +26,15 @@ def clean_environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith(("INBOUND_", "AWS_"))}
 
 
+class EndedError(AssertionError):
+    """The service ended before what was waited for came."""
+
+
 class Serve:
-    """One data folder and rule file; `start` and `kill` as often as needed. Log events are kept in `events`."""
+    """One data folder and rule file; `start` and `kill` as often as needed. Log events are kept in `events`.
+
+    `under` is a command that executes the rest of its arguments: the service is started under it.
+    """
 
     def __init__(self, folder: Path, rules: str, endpoint: str, **settings: str) -> None:
         self.folder = folder
@@ -37,8 +44,10 @@ class Serve:
             "AWS_ENDPOINT_URL": endpoint, "INBOUND_RULES": str(self.rules), "INBOUND_DATA": str(folder / "data"), "INBOUND_LISTEN": "127.0.0.1:0",
             "INBOUND_HTTP_LISTEN": "127.0.0.1:0", "INBOUND_HOSTNAME": "mx.test", "INBOUND_LOG": "json", "INBOUND_DNS": DNS,
         } | {f"INBOUND_{k.upper()}": v for k, v in settings.items()}
+        self.environment.pop("PYTHONDONTWRITEBYTECODE", None)  # it is started often
         self.events: list[dict[str, Any]] = []
         self.process: asyncio.subprocess.Process | None = None
+        self.under: tuple[str, ...] = ()
         self.port = 0
         self.http = ""
         self.errors = ""
@@ -48,20 +57,24 @@ class Serve:
     async def start(self, command: str = "serve") -> None:
         """Start it and wait until it says that it listens."""
         before = len(self.events)
-        self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "inbound", command, env=self.environment, cwd=self.folder, stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE, limit=2**24)
-        STARTED.append(self.process.pid)
-        self._readers = [asyncio.create_task(self._read()), asyncio.create_task(self._read_errors())]
+        await self.spawn(command)
         started = await self.until(lambda e: e["event"] == "service.started", after=before)
         self.port = int(started["smtp"][0].rsplit(":", 1)[1])
         self.http = f"http://{started['http']}"
+
+    async def spawn(self, command: str = "serve") -> None:
+        """Start it and do not wait."""
+        self.process = await asyncio.create_subprocess_exec(
+            *self.under, sys.executable, "-m", "inbound", command, env=self.environment, cwd=self.folder, stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE, limit=2**24)
+        STARTED.append(self.process.pid)
+        self._readers = [asyncio.create_task(self._read()), asyncio.create_task(self._read_errors())]
 
     async def kill(self, number: int = 9) -> int:
         """Send a signal and wait for the end; the exit status."""
         assert self.process is not None
         if self.process.returncode is None:
-            self.process.send_signal(number)
+            os.kill(self.process.pid, number)  # send_signal may take the exit status from under whoever waits for it
         status = await self.process.wait()
         if self.process.pid in STARTED:
             STARTED.remove(self.process.pid)
@@ -69,7 +82,7 @@ class Serve:
         return status
 
     async def until(self, holds, after: int = 0, seconds: float = 30) -> dict[str, Any]:
-        """The first event, past the first `after`, for which `holds`; waits for it."""
+        """The first event, past the first `after`, for which `holds`; waits for it. Raises EndedError."""
         def found() -> dict[str, Any] | None:
             return next((e for e in self.events[after:] if holds(e)), None)
 
@@ -79,7 +92,9 @@ class Serve:
         async with self._heard:
             await asyncio.wait_for(self._heard.wait_for(done), seconds)
         event = found()
-        assert event is not None, f"the process ended with {self.process.returncode}: {self.errors}"
+        if event is None:
+            assert self.process is not None
+            raise EndedError(f"the process ended with {self.process.returncode}: {self.errors}")
         return event
 
     async def _read(self) -> None:

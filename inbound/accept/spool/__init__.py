@@ -22,6 +22,10 @@ class SpoolFull(SpoolError):
     """No space is left for it (ENOSPC, EDQUOT, SQLITE_FULL)."""
 
 
+class SpoolDamaged(SpoolError):
+    """The content of one entry is not what was stored: gone, or of another length. No repetition cures it, but people may."""
+
+
 class SpoolLocked(SpoolError):
     """Another live process holds this spool. The message names its pid where known."""
 
@@ -236,7 +240,9 @@ class Spool(Protocol):
         ...
 
     async def content(self, entry_id: str) -> Content:
-        """The content of an entry. Raises KeyError where it is not kept any more, SpoolError where it cannot be read or is not whole."""
+        """The content of an entry. Raises KeyError where it is not kept any more, SpoolDamaged where it is not whole, SpoolError where
+        it cannot be read.
+        """
         ...
 
     async def get(self, entry_id: str) -> Entry | None:
@@ -287,6 +293,14 @@ class Spool(Protocol):
 
     async def drop(self, entry_ids: Collection[str]) -> list[str]:
         """Remove entries with content and trace, unless they are ACTIVE in a live process; the ids removed."""
+        ...
+
+    async def clock_set(self, now: float, *, forward: float, longest: float) -> None:
+        """The wall clock shows `now` since it was set; `forward` is by how many seconds, 0 where it was set back or nobody knows.
+
+        What waits or is in hand loses no retry time by it: `since` of all that entered before moves with a clock set forward. And nothing
+        waits for hours because it was set back: what is due later than `longest` seconds from now is due now.
+        """
         ...
 
     async def keep_revision(self, digest: str, text: str) -> None:

@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import BinaryIO
 
-from inbound.accept.spool import SpoolError
+from inbound.accept.spool import SpoolDamaged
 from inbound.accept.spool.database import trouble
 
 HEAD = 128 * 1024  # octets read at once, so that a look at the headers never waits for the disk
@@ -30,7 +30,7 @@ class MemoryContent:
 
 
 class FileContent:
-    """Content in a blob file, with its beginning in memory. Raises SpoolError when the file is not what was stored."""
+    """Content in a blob file, with its beginning in memory. Raises SpoolDamaged when the file is not what was stored."""
 
     def __init__(self, path: Path, size: int) -> None:
         self._path = path
@@ -38,7 +38,7 @@ class FileContent:
         with self.open() as file:
             found = file.seek(0, io.SEEK_END)
             if found != size:
-                raise SpoolError(f"{path} holds {found} octets instead of {size}")
+                raise SpoolDamaged(f"{path} holds {found} octets instead of {size}")
             file.seek(0)
             self._head = file.read(HEAD)
 
@@ -58,5 +58,7 @@ class FileContent:
     def open(self) -> BinaryIO:
         try:
             return self._path.open("rb")
+        except FileNotFoundError as error:
+            raise SpoolDamaged(f"{self._path} is gone") from error
         except OSError as error:
             raise trouble(error) from error

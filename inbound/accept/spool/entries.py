@@ -320,6 +320,14 @@ def release(connection: Connection, sink: str, now: float, limit: int) -> int:
     return len(rows)
 
 
+def clock_set(connection: Connection, now: float, forward: float, longest: float) -> None:
+    """See `Spool.clock_set`."""
+    if forward > 0:
+        connection.execute("UPDATE entry SET since = since + ? WHERE state IN ('active', 'deferred') AND since <= ?", (forward, now - forward))
+    connection.execute("UPDATE entry INDEXED BY entry_due SET due = ? WHERE state = 'deferred' AND ready = 0 AND due > ?", (now, now + longest))
+    connection.execute("UPDATE entry INDEXED BY entry_ready SET due = ? WHERE ready = 1 AND due > ?", (now, now))
+
+
 def retry(connection: Connection, entry_ids: Sequence[str], now: float, revision: str | None = None) -> Stroke:
     """Make DEAD and DEFERRED entries due at `now`, to be judged anew by `revision` if it is given."""
 

@@ -235,6 +235,14 @@ class MemorySpool:
             self._keep(replace(entry, due=now))
         return len(held_up[: max(limit, 0)])
 
+    async def clock_set(self, now: float, *, forward: float, longest: float) -> None:
+        self._commit()
+        for entry in list(self._store.entries.values()):
+            if entry.state in (State.ACTIVE, State.DEFERRED):
+                since = entry.since + forward if entry.since <= now - forward else entry.since
+                due = now if entry.state is State.DEFERRED and entry.due > now + longest else entry.due
+                self._keep(replace(entry, since=since, due=due))
+
     async def retry(self, entry_ids: Collection[str], now: float, *, revision: str | None = None) -> list[str]:
         self._commit()
         return [entry_id for entry_id in entry_ids if self._retry(entry_id, now, revision)]

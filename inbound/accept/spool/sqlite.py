@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from inbound.accept.envelope import Envelope
-from inbound.accept.spool import Backlog, Content, Draft, Entry, Load, Query, SpoolError, State, Update, entries
+from inbound.accept.spool import Backlog, Content, Draft, Entry, Load, Query, SpoolDamaged, SpoolError, State, Update, entries
 from inbound.accept.spool.blobs import Blob
 from inbound.accept.spool.checks import check_put, check_update
 from inbound.accept.spool.commits import GroupCommit
@@ -201,7 +201,7 @@ class SqliteSpool:
         if data is None:
             return await self._threads.run(FileContent, self._folder.blobs.path(entry_id), size)
         if len(data) != size:
-            raise SpoolError(f"the spool holds {len(data)} octets of {entry_id} instead of {size}")
+            raise SpoolDamaged(f"the spool holds {len(data)} octets of {entry_id} instead of {size}")
         return MemoryContent(data)
 
     async def get(self, entry_id: str) -> Entry | None:
@@ -257,6 +257,9 @@ class SqliteSpool:
             done += stroke.ids
             remaining = remaining[stroke.looked_at :]
         return done
+
+    async def clock_set(self, now: float, *, forward: float, longest: float) -> None:
+        await self._write(partial(entries.clock_set, now=now, forward=forward, longest=longest))
 
     async def keep_revision(self, digest: str, text: str) -> None:
         await self._change(partial(entries.keep_revision, digest=digest, text=text))

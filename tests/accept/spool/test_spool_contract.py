@@ -784,3 +784,30 @@ class TestStartAndStop:
         ):
             with pytest.raises(SpoolError):
                 await call
+
+
+class TestClockSet:
+    async def test_forward_moves_the_retry_time_of_what_entered_before(self, spool: Spool, clock: Clock) -> None:
+        before = [await put(spool, received=clock.now - 3600), await put(spool, held=False, received=clock.now)]
+        ended = await put(spool, received=clock.now - 3600)
+        await spool.update(ended.id, dead(clock.now))
+        clock.now += 10_000
+        after = await put(spool, received=clock.now)
+        await spool.clock_set(clock.now, forward=10_000, longest=900)
+        since = {entry.id: entry.since for entry in await spool.find(Query())}
+        assert since == {entry.id: entry.since + 10_000 for entry in before} | {entry.id: entry.since for entry in (ended, after)}
+
+    async def test_what_is_due_too_late_is_due_now(self, spool: Spool, clock: Clock) -> None:
+        entries = [await put(spool) for _ in range(3)]
+        for entry, wait in zip(entries, (899, 901, 50_000), strict=True):
+            await spool.update(entry.id, deferred(clock.now + wait))
+        await spool.clock_set(clock.now, forward=0, longest=900)
+        assert {entry.id for entry in await spool.claim(clock.now, 10)} == {entry.id for entry in entries[1:]}
+        assert await spool.next_due() == clock.now + 899
+
+    async def test_what_was_due_already_is_due_still(self, spool: Spool, clock: Clock) -> None:
+        entries = [await put(spool, held=False) for _ in range(2)]
+        [first] = await spool.claim(clock.now, 1)
+        clock.now -= 50_000
+        await spool.clock_set(clock.now, forward=0, longest=900)
+        assert {first.id, *(entry.id for entry in await spool.claim(clock.now, 5))} == {entry.id for entry in entries}

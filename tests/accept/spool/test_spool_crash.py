@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from letters import read
 from loader import THRESHOLD, content
 from needs import needs
+from strace import in_order
 
 from inbound.accept.spool import Query, State
 from inbound.accept.spool.sqlite import SqliteSpool
@@ -60,40 +58,6 @@ async def test_every_acknowledged_message_is_whole_after_kill_9(tmp_path: Path, 
     blobs = {path.name for path in (folder / "blobs").iterdir()}
     assert blobs == {entry.id for entry in entries if entry.size > THRESHOLD}
     await spool.stop()
-
-
-@dataclass(frozen=True)
-class Call:
-    """One system call in a trace: its text, and the lines where it began and ended."""
-
-    text: str
-    began: int
-    ended: int
-
-
-def calls(trace: str) -> Iterator[Call]:
-    """The calls of `strace -f`, in the order of their ends."""
-    unfinished: dict[str, tuple[str, int]] = {}
-    for number, line in enumerate(trace.splitlines()):
-        pid, _, text = line.partition(" ")
-        text = text.strip()
-        if text.endswith("<unfinished ...>"):
-            unfinished[pid] = (text.removesuffix("<unfinished ...>"), number)
-        elif resumed := re.match(r"<\.\.\. \w+ resumed>(.*)", text):
-            start, began = unfinished.pop(pid)
-            yield Call(start + resumed[1], began, number)
-        else:
-            yield Call(text, number, number)
-
-
-def in_order(trace: str, patterns: list[str]) -> None:
-    """Each pattern is matched by a call that began after the one before had ended, successfully."""
-    after = -1
-    remaining = list(calls(trace))
-    for pattern in patterns:
-        found = [call for call in remaining if call.began > after and re.search(pattern, call.text)]
-        assert found, f"no call like {pattern} after line {after} of the trace:\n{trace}"
-        after = min(call.ended for call in found)
 
 
 @pytest.mark.parametrize("size", [1000, THRESHOLD, THRESHOLD * 10])
