@@ -50,6 +50,7 @@ class Troubled:
             assert answer.startswith("250 "), answer
         await self.ledger.settled(self.sink)
         self.ledger.check(self.sink)
+        await self.removes_its_files()
 
     @contextlib.asynccontextmanager
     async def session(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:

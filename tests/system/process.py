@@ -74,7 +74,8 @@ class Serve:
         """Send a signal and wait for the end; the exit status."""
         assert self.process is not None
         if self.process.returncode is None:
-            os.kill(self.process.pid, number)  # send_signal may take the exit status from under whoever waits for it
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(self.process.pid, number)  # send_signal may take the exit status from under whoever waits for it
         status = await self.process.wait()
         if self.process.pid in STARTED:
             STARTED.remove(self.process.pid)
