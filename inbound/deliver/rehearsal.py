@@ -31,6 +31,7 @@ from inbound.deliver.aws import Answer, Body, DataKey, Published
 from inbound.deliver.backscatter import Caps
 from inbound.deliver.bounces import Bounces, BounceTerms
 from inbound.deliver.intake import PinnedRules
+from inbound.deliver.timekeeper import Timekeeper
 from inbound.deliver.trace import trace
 from inbound.deliver.worker import Terms, Worker
 
@@ -155,8 +156,8 @@ async def _worked(rule_set: RuleSet, envelope: Envelope, content: Content, found
     await spool.start()
     many = Rate(1_000_000, 1.0)
     bounces = Bounces(_Nobody(), BounceTerms(house.terms.identity.hostname), Caps(many, many), monotonic=lambda: 0.0)
-    worker = Worker(spool, _Nowhere(house.answers), house.terms, log.silent(), clock=lambda: envelope.received_at, monotonic=lambda: 0.0,
-                    bounces=bounces)
+    worker = Worker(spool, _Nowhere(house.answers), house.terms, log.silent(), monotonic=lambda: 0.0, bounces=bounces,
+                    clock=Timekeeper(lambda: envelope.received_at, lambda: 0.0))
     worker.know(rule_set)
     draft = spool.draft(envelope.message_id)
     with content.open() as reader:
