@@ -12,6 +12,7 @@ import re
 import sqlite3
 from collections import Counter
 
+import aiohttp
 from aiohttp import web
 from process import Serve, connected, message, reply
 from sink import Sink
@@ -141,9 +142,22 @@ class Receiver(Sink):
     def _keep(self, request: web.Request, path: str, body: bytes) -> web.Response:
         if request.method == "PUT":
             self.stored[path.removeprefix("mail/")] += 1
-        else:
-            self.told.update(re.findall(r"messageId%22%3A%22([0-9a-v]{40})%22", body.decode())[:1])
         return super()._keep(request, path, body)
+
+    def _publish(self, topic: str, message: str) -> bool:
+        self.told.update(re.findall(r'"messageId":"([0-9a-v]{40})"', message)[:1])
+        return super()._publish(topic, message)
+
+
+async def emptied(serve: Serve) -> None:
+    """Wait until a running service has nothing in hand and nothing waits: what was stored and never acknowledged is delivered, too."""
+    started = next(event for event in reversed(serve.events) if event["event"] == "service.started")
+    async with aiohttp.ClientSession(trust_env=False) as session, asyncio.timeout(60):
+        while True:
+            async with session.get(f"http://{started['http']}/readyz") as answer:
+                told = await answer.json()
+            if "spool" in told and not told["spool"]["active"] + told["spool"]["deferred"]:
+                return
 
 
 def left(serve: Serve) -> dict[str, int]:

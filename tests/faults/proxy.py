@@ -116,7 +116,7 @@ class Proxy:
                 writer.write(piece)
                 continue
             if asked and self.cuts(asked[0]):
-                self.cut[asked[0]] += 1
+                self.cut.update(asked)  # of a batch, all that are in it
                 _reset(writer)
                 return
             if self.mode == "half":

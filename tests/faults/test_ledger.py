@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from ledger import RULES, Ledger, Receiver, left
+from ledger import RULES, Ledger, Receiver, emptied, left
 from process import Serve
 from proxy import Proxy
 
@@ -63,6 +63,7 @@ class Lives:
         """The service delivers the rest in peace. Everything is held to the ledger; how many calls were made twice."""
         await self.serve.start()
         await self.ledger.settled(self.sink)
+        await emptied(self.serve)
         assert await self.serve.kill(signal.SIGTERM) == 0
         await self.proxy.quiet()
         self.ledger.check(self.sink)

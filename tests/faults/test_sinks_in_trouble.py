@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ledger import TOPIC, Ledger, Receiver, left
+from ledger import TOPIC, Ledger, Receiver, emptied, left
 from process import Serve, converse, message
 from proxy import Proxy
 
@@ -20,6 +20,7 @@ RuleSets:
       Actions: [{{SNSAction: {{TopicArn: "{TOPIC}"}}}}]
 """
 COUNT = 10
+CERTAIN = ("reset", "500", "503", "403")  # each call fails at once, so the breaker opens
 MODES = ("reset", "silent", "half", "slow", "500", "503", "403")
 
 
@@ -33,6 +34,7 @@ async def test_a_sink_in_any_trouble_holds_up_neither_clients_nor_others(tmp_pat
             sink.fails = int(mode) if mode.isdigit() else 0
             proxy.mode = "pass" if mode.isdigit() else mode
             proxy.reset_all()
+            before = len(serve.events)
             for _ in range(COUNT):
                 for recipient in ("troubled@example.com", "well@example.com"):
                     sent = ledger.new(4_000)
@@ -42,12 +44,15 @@ async def test_a_sink_in_any_trouble_holds_up_neither_clients_nor_others(tmp_pat
                         ledger.note(replies[-1], sent)
             told += COUNT
             await well.until(lambda n=told: len(well.published) == n, seconds=20)
+            if mode in CERTAIN:
+                await serve.until(lambda e: e["event"] == "sink.down", after=before)
             held = len(ledger.acknowledged.keys() - sink.stored.keys())
             assert held or mode in ("half", "slow"), f"{mode}: it took all"
             sink.fails = 0
             proxy.heal()
             await sink.until(lambda: ledger.acknowledged.keys() <= sink.stored.keys(), seconds=30)
         ledger.check(sink)
+        await emptied(serve)
         assert await serve.kill(15) == 0
     assert left(serve) == {}
     events = [e["event"] for e in serve.events]

@@ -114,15 +114,17 @@ async def test_a_disk_that_fails_is_a_4yz_and_heals(tmp_path: Path, error: str) 
 
 
 async def test_a_full_file_system_is_a_452_and_heals_when_there_is_room(tmp_path: Path) -> None:
-    async with mounted(tmp_path / "data", "12m"), troubled(tmp_path) as case:
+    async with mounted(tmp_path / "data", "90m"), troubled(tmp_path) as case:
         ballast = tmp_path / "data" / "ballast"
         fill(ballast)
         replies = await case.refused(SIZES * 3)
         assert {reply[:9] for reply in replies} == {"452 4.3.1"}
+        await case.serve.until(lambda e: e["event"] == "intake.closed")
         size = case.database_size()
         await case.refused(SIZES * 3)
         assert case.database_size() == size, "it grows although nothing fits"
         ballast.unlink()
+        await case.serve.until(lambda e: e["event"] == "intake.opened")
 
 
 def fill(ballast: Path) -> None:
