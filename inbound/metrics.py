@@ -152,6 +152,11 @@ def merge(snapshots: Iterable[Snapshot]) -> Snapshot:
     return {metric.name: [[list(labels), value] for labels, value in series.items()] for metric, series in found.items()}
 
 
+def lasting(snapshot: Snapshot) -> Snapshot:
+    """What counts on of a snapshot whose process is gone: a counter that fell would look like many new events."""
+    return {name: series for name, series in snapshot.items() if name in ALL and ALL[name].kind in (Kind.COUNTER, Kind.HISTOGRAM)}
+
+
 def series_of(snapshot: Snapshot) -> Iterator[tuple[Metric, Labels, Any]]:
     """Each number of a snapshot with its metric and labels."""
     for name, series in snapshot.items():

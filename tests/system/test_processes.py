@@ -61,6 +61,12 @@ async def send_to_each(serve: Serve, processes: int = 2) -> dict[int, str]:
     return taken
 
 
+def received(text: str) -> float:
+    """How many messages /metrics has counted."""
+    numbers = {sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples if not sample.labels}
+    return numbers["inbound_messages_received_total"]
+
+
 async def get(serve: Serve, path: str) -> tuple[int, str]:
     started = next(e for e in reversed(serve.events) if e["event"] == "service.started")
     async with aiohttp.ClientSession(trust_env=False) as session, session.get(f"http://{started['http']}{path}") as answer:
@@ -78,8 +84,7 @@ async def test_two_processes_receive_as_one_and_the_parent_answers_for_both(tmp_
     status, text = await get(serve, "/readyz")
     assert (status, '"status": "ready"' in text) == (200, True)
     _, text = await get(serve, "/metrics")
-    numbers = {sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples if not sample.labels}
-    assert numbers["inbound_messages_received_total"] == count
+    assert received(text) == count
     for message_id in taken.values():
         status, text = await get(serve, f"/messages/{message_id}?wait=10")
         assert (status, message_id in text) == (200, True)
@@ -98,14 +103,33 @@ async def test_a_process_that_is_killed_is_started_anew_and_loses_nothing(tmp_pa
     sink.fails = 503
     await serve.start()
     taken = await send_to_each(serve)
-    victim = next(pid for pid in children(serve) if f"child\0{min(taken)}\0" in command_line(pid))
-    os.kill(victim, signal.SIGKILL)
+    count = len([e for e in serve.events if e["event"] == "message.received"])
+    assert received((await get(serve, "/metrics"))[1]) == count
+    os.kill(pid_of(serve, min(taken)), signal.SIGKILL)
     ended = await serve.until(lambda e: e["event"] == "process.ended")
     assert (ended["process"], ended["status"]) == (min(taken), -signal.SIGKILL)
+    assert received((await get(serve, "/metrics"))[1]) == count, "a counter that falls looks like many new messages"
     sink.fails = 0
-    count = len([e for e in serve.events if e["event"] == "message.received"])
     await sink.until(lambda: len(sink.objects) == count)
     assert set(await send_to_each(serve)) == {1, 2}
+    assert await serve.kill(signal.SIGTERM) == 0
+
+
+async def test_a_process_that_hangs_delays_no_answer_of_the_others(tmp_path: Path, sink: Sink) -> None:
+    serve = served(tmp_path, sink)
+    await serve.start()
+    taken = await send_to_each(serve)
+    count = len([e for e in serve.events if e["event"] == "message.received"])
+    assert received((await get(serve, "/metrics"))[1]) == count
+    hung = pid_of(serve, 1)
+    os.kill(hung, signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(15):
+            assert (await get(serve, "/readyz"))[0] == 200
+            assert received((await get(serve, "/metrics"))[1]) == count
+            assert (await get(serve, f"/messages/{taken[2]}?wait=5"))[0] == 200
+    finally:
+        os.kill(hung, signal.SIGCONT)
     assert await serve.kill(signal.SIGTERM) == 0
 
 
@@ -173,6 +197,10 @@ async def test_a_process_that_cannot_start_keeps_the_service_from_it_in_one_line
         await serve.start()
     assert "Traceback" not in serve.errors
     assert len(serve.errors.splitlines()) == 1
+
+
+def pid_of(serve: Serve, number: int) -> int:
+    return next(pid for pid in children(serve) if f"child\0{number}\0" in command_line(pid))
 
 
 def children(serve: Serve) -> list[int]:

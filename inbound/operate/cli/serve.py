@@ -21,7 +21,7 @@ def serve() -> None:
     from inbound.operate.run import run  # noqa: PLC0415
 
     found = settings.read()
-    log.configure(found.log, level=found.log_level)
+    log.configure(found.log, level=found.log_level, shared=found.processes > 1)
     run(found, started=warn)
 
 

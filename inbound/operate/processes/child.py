@@ -51,7 +51,11 @@ class Child:
         if parent.done():
             os._exit(1)
         if self.service.ready:
-            await self.service.stop()
+            stopping = asyncio.create_task(self.service.stop())
+            await asyncio.wait((parent, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if not stopping.done():
+                os._exit(1)
+            await stopping
 
     async def _start(self, rules: str) -> None:
         self._rules = rules

@@ -9,8 +9,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from inbound.accept.spool import SpoolError
 from inbound.accept.spool.several import spool_folder, spool_numbers
@@ -21,17 +21,16 @@ from inbound.decide.load import Loaded, RulesError, digest_of, text_of
 from inbound.decide.watch import RuleBook
 from inbound.deliver.alerts import Kind
 from inbound.log import Event, Log
-from inbound.metrics import RELOADS, RULES_GOOD, Metrics, Snapshot, merge
+from inbound.metrics import RELOADS, RULES_GOOD, Metrics, Snapshot, lasting, merge
 from inbound.operate.processes.channel import Channel, Failed, Unanswered
 from inbound.operate.station import READY
 from inbound.service import CHOSEN_WITH, SMTPS, bind_all, scanners
 from inbound.settings import Settings, SettingsError, SmtpAddress
 
-T = TypeVar("T")
-
 START = 86400.0  # seconds that a child has to start: it may migrate its spool, or wait for space on the disk
 TAKE = 120.0  # seconds that a child has to take new rules
 ANSWER = 10.0  # seconds for an answer to what is no work
+GLANCE = 2.0  # seconds for an answer that HTTP waits for: those who ask have little patience
 DEAF = 60.0  # seconds after which a child that does not answer is killed
 LOOK = 10.0  # seconds between looks whether a child is alive
 STOP = 35.0  # seconds that children have to drain
@@ -48,7 +47,21 @@ class Child:
         self.channel: Channel | None = None
         self.process: asyncio.subprocess.Process | None = None
         self.digest = ""  # of the rules that it has
+        self.started = False  # takes mail
+        self.last: Snapshot = {}  # its numbers when it last told them
+        self.past: Snapshot = {}  # what counts on of the processes that it was before
         self.reader: asyncio.Task[None] | None = None
+
+    async def numbers(self) -> Snapshot:
+        """Its numbers, with those of the processes that it was before; of one that does not answer at once those of its last answer."""
+        with contextlib.suppress(Failed, Unanswered):
+            self.last = await self.ask("numbers", seconds=GLANCE)
+        return merge([self.past, self.last])
+
+    def ended(self) -> None:
+        """The process is gone."""
+        self.channel, self.started = None, False
+        self.past, self.last = merge([self.past, lasting(self.last)]), {}
 
     async def ask(self, question: str, *details: Any, seconds: float = ANSWER) -> Any:
         """Its answer. Raises Failed, Unanswered."""
@@ -77,6 +90,7 @@ class Parent:
         self._bulletin = Bulletin(settings, log, self._metrics, self._tell, production=True, scanners=scanners(settings))
         self._latest = ""  # of the rule file, good or not
         self._text = ""  # of the revision in force
+        self._revision = ""
         self.rules = RuleBook(settings.rules, on_load=self._adopt, on_error=self._rejected, tls=settings.tls_cert is not None,
                               smarthost=settings.smarthost is not None, source=self._read)
         self._children = [Child(number, listens=True) for number in range(1, settings.processes + 1)]
@@ -89,7 +103,7 @@ class Parent:
 
     async def start(self) -> None:
         """Raises RulesError, SettingsError, SpoolError; then nothing runs."""
-        await self.rules.read()
+        self._revision = (await self.rules.read()).rule_set.revision
         self._text = self._latest
         self._bind()
         try:
@@ -154,6 +168,7 @@ class Parent:
         except Unanswered:
             raise SpoolError(f"process {child.number} did not start; what it printed says why") from None
         child.digest = digest_of(text)
+        child.started = True
 
     async def _keep(self, child: Child) -> None:
         """Start the child anew whenever it ends."""
@@ -175,20 +190,21 @@ class Parent:
         status = 0 if child.process is None else await child.process.wait()
         if child.reader is not None:
             await asyncio.wait((child.reader,))
-        child.channel = None
+        child.ended()
         return status
 
     async def _look_after(self, child: Child) -> None:
         """Kill a child that does not answer, and bring it the rules that it lacks."""
         while True:
             await asyncio.sleep(LOOK)
-            if child.channel is None:
+            if not child.started:
                 continue
+            process = child.process
             try:
                 await child.ask("alive", seconds=DEAF)
                 await self._bring_rules(child)
             except Unanswered:
-                if child.channel is not None:
+                if child.started and child.process is process:
                     self.log.error(Event.PROCESS_FAILED, process=child.number, error=f"did not answer for {DEAF:g} s, and is killed")
                     self._kill(child)
 
@@ -212,18 +228,18 @@ class Parent:
         return self._latest
 
     async def _adopt(self, loaded: Loaded) -> None:
-        self._text = self._latest
+        self._text, self._revision = self._latest, loaded.rule_set.revision
         self._bulletin.loaded(loaded)
         await asyncio.gather(*(self._bring_rules(child) for child in self._children), return_exceptions=True)
 
     async def _bring_rules(self, child: Child) -> None:
         """Hand the child the rules, unless it has them. What it cannot take now, it is brought again. Raises Unanswered."""
-        text = self._text
+        text, revision = self._text, self._revision
         digest = digest_of(text)
-        if child.digest != digest and child.channel is not None:
+        if child.started and child.digest != digest:
             with contextlib.suppress(Failed):
-                await child.ask("rules", text, seconds=TAKE)
-                child.digest = digest
+                if await child.ask("rules", text, seconds=TAKE) == revision:
+                    child.digest = digest
 
     async def _rejected(self, error: RulesError) -> None:
         self._bulletin.rejected(error, self.rules.current.rule_set.revision)
@@ -243,38 +259,40 @@ class Parent:
     # --- what HTTP asks ---
 
     async def readiness(self) -> dict[str, Any]:
-        """Ready when every child is that runs; a child that is being started anew leaves the others to take its mail."""
-        found = [answer for child, answer in await self._of_each(lambda child: child.ask("readiness")) if child.listens]
-        if self._stopping or not found:
+        """Ready when every process is that takes mail and answers; one that is being started leaves its mail to the others."""
+        running = [child for child in self._children if child.started]
+        answers = await asyncio.gather(*(child.ask("readiness", seconds=GLANCE) for child in running), return_exceptions=True)
+        told = [(child, answer) for child, answer in zip(running, answers, strict=True) if isinstance(answer, dict)]
+        listening: list[dict[str, Any]] = [answer for child, answer in told if child.listens]
+        if self._stopping or not listening:
             return {"status": "draining" if self._stopping else "down", "error": "no process takes mail"}
-        unready: dict[str, Any] | None = next((each for each in found if each["status"] != READY), None)
+        unready = next((answer for answer in listening if answer["status"] != READY), None)
         if unready is not None:
             return unready
-        counts = [answer["spool"] for _, answer in await self._of_each(lambda child: child.ask("readiness")) if "spool" in answer]
+        counts = [answer["spool"] for _, answer in told if "spool" in answer]
         return {"status": READY, "revision": self.rules.current.rule_set.revision,
                 "spool": {state: sum(each[state] for each in counts) for state in counts[0]}}
 
     async def numbers(self) -> Snapshot:
-        """The numbers of all that run, as one; those on rules are the parent's own."""
-        found: list[Snapshot] = [answer for _, answer in await self._of_each(lambda child: child.ask("numbers"))]
+        """The numbers of all, as one; those on rules are the parent's own."""
+        found = await asyncio.gather(*(child.numbers() for child in self._children))
         theirs = [{name: series for name, series in each.items() if name not in TOLD_BY_PARENT} for each in found]
         return merge([self._metrics.snapshot(), *theirs])
 
     async def message(self, message_id: str, wait: float) -> dict[str, Any] | None:
-        """From whichever child knows it."""
-        found = await self._of_each(lambda child: child.ask("message", message_id, wait, seconds=wait + ANSWER))
-        return next((answer for _, answer in found if answer is not None), None)
-
-    async def _of_each(self, ask: Callable[[Child], Awaitable[T]]) -> list[tuple[Child, T]]:
-        answers = await asyncio.gather(*(ask(child) for child in self._children), return_exceptions=True)
-        found = []
-        for child, answer in zip(self._children, answers, strict=True):
-            if isinstance(answer, Failed | Unanswered):
-                continue
-            if isinstance(answer, BaseException):
-                raise answer
-            found.append((child, answer))
-        return found
+        """From whichever process knows it, as soon as it answers."""
+        asked = [asyncio.create_task(child.ask("message", message_id, wait, seconds=wait + GLANCE)) for child in self._children if child.started]
+        try:
+            for answer in asyncio.as_completed(asked):
+                with contextlib.suppress(Failed, Unanswered):
+                    found: dict[str, Any] | None = await answer
+                    if found is not None:
+                        return found
+            return None
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
 
 
 async def left_over(settings: Settings) -> list[int]:
