@@ -1,42 +1,42 @@
 """How soon `inbound check` answers and `inbound serve` greets, and what an idle service takes: PYTHONPATH=tests python tests/bench/start.py
 
-Times are the least and the median of several starts, each a new process on warm files, the least being the figure that other work on the
-machine disturbs least. Idle memory is resident; idle CPU is what `--idle` seconds without mail take, in percent of one core.
+Times are the least and the median of several starts, each a new process on warm files. CPU, the least of them, is what is left of the time on
+a machine with nothing else to do. Idle memory is resident; idle CPU is what `--idle` seconds without mail take, in percent of one core.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from bench.servers import RULES, inbound, machine, say
 
 
-def seconds(work: Callable[[], object], times: int) -> str:
-    """The least and the median."""
-    found = []
-    for _ in range(times):
-        started = time.perf_counter()
-        work()
-        found.append(time.perf_counter() - started)
-    return f"{min(found):.2f} s at best, {statistics.median(found):.2f} s median"
-
-
-def check(rules: Path) -> None:
+def check(rules: Path) -> tuple[float, float]:
+    """Seconds that it takes, and seconds of CPU."""
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run([sys.executable, "-m", "inbound", "check", str(rules)], check=True, stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.perf_counter() - started, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def greet() -> float:
-    """Seconds until the service greets."""
+def greet() -> tuple[float, float]:
+    """Seconds until the service greets, and seconds of CPU until then."""
     started = time.perf_counter()
-    with inbound():
-        return time.perf_counter() - started
+    with inbound() as server:
+        return time.perf_counter() - started, server.cpu()
+
+
+def told(found: list[tuple[float, float]]) -> str:
+    """The figures of several starts."""
+    times, cpu = zip(*found, strict=True)
+    return f"{min(times):.2f} s at best, {statistics.median(times):.2f} s median, CPU {min(cpu):.2f} s"
 
 
 def main() -> None:
@@ -49,9 +49,8 @@ def main() -> None:
         rules = Path(folder) / "rules.yaml"
         rules.write_text(RULES)
         check(rules)
-        say(f"inbound check: {seconds(lambda: check(rules), asked.times)} (bar 0.5 s)")
-    greeted = [greet() for _ in range(asked.times)]
-    say(f"inbound serve greets: {min(greeted):.2f} s at best, {statistics.median(greeted):.2f} s median (bar 1.5 s)")
+        say(f"inbound check: {told([check(rules) for _ in range(asked.times)])} (bar 0.5 s)")
+    say(f"inbound serve greets: {told([greet() for _ in range(asked.times)])} (bar 1.5 s)")
     with inbound() as server:
         time.sleep(3)
         before = server.cpu()
