@@ -345,7 +345,8 @@ class Settings(BaseSettings):
     processes: int = Field(1, ge=1, le=64, description="processes that receive mail (`inbound serve`), each with a spool of its own below the data "
                            "folder; limits on connections, quotas and rates hold for each of them")
     http_listen: Annotated[Address, NoDecode, BeforeValidator(address)] = Field(
-        Address("127.0.0.1", 8025), description="HTTP address: /healthz, /readyz, /metrics, /messages/ID")
+        Address("127.0.0.1", 8025), description="HTTP address: /healthz, /readyz, /metrics, /messages/ID; the last "
+        "only by address, this host or `INBOUND_HOSTNAME`, or a name without a dot, so that no web page can read it by DNS rebinding")
     tls_cert: Path | None = Field(None, description="certificate chain (PEM) for STARTTLS and smtps, read again when it changes")
     tls_key: Path | None = Field(None, description="its private key (PEM)")
     authserv_id: Annotated[str, AfterValidator(_authserv_id)] = Field(

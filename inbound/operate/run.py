@@ -111,7 +111,7 @@ async def _run(settings: Settings, around: Around, started: Callable[[Any], None
         await starting
         stack.push_async_callback(service.stop)
         station: Station = service if isinstance(service, Parent) else OneProcess(service)
-        http = await serve_http(station, sockets)
+        http = await serve_http(station, sockets, (settings.hostname, settings.http_listen.host))
         stack.push_async_callback(http.cleanup)
         started(service)
         _tune_collector()

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Collection
 
 from aiohttp import web
 
 from inbound.accept.listener import bind
 from inbound.assess.verdicts import Status
+from inbound.operate.api.names import is_ours
 from inbound.operate.metrics import render
 from inbound.operate.station import READY, Station
 from inbound.settings import Address, SettingsError
 
 STATION: web.AppKey[Station] = web.AppKey("station")
+NAMES: web.AppKey[Collection[str]] = web.AppKey("names")
 LONGEST_WAIT = 60.0
+MISDIRECTED = "not for pages of this host name: ask by IP address, by localhost, or by the name in INBOUND_HOSTNAME or INBOUND_HTTP_LISTEN"
 
 
 def bind_http(address: Address, chosen_with: str) -> list[socket.socket]:
@@ -25,10 +29,11 @@ def bind_http(address: Address, chosen_with: str) -> list[socket.socket]:
         raise SettingsError(f"cannot listen on {address} (HTTP): {error.strerror or error}; choose another with {chosen_with}") from None
 
 
-async def serve_http(station: Station, sockets: list[socket.socket]) -> web.AppRunner:
-    """Serve on the sockets; the caller cleans the runner up."""
+async def serve_http(station: Station, sockets: list[socket.socket], names: Collection[str] = ()) -> web.AppRunner:
+    """Serve on the sockets; the caller cleans the runner up. `names` are those by which traces may be asked for, besides addresses."""
     app = web.Application()
     app[STATION] = station
+    app[NAMES] = frozenset(name.lower() for name in names)
     app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics), web.get("/messages/{id}", message)])
     if station.trial:
         app.add_routes([web.post("/dev/orders", order)])
@@ -58,6 +63,7 @@ async def metrics(request: web.Request) -> web.Response:
 
 async def message(request: web.Request) -> web.Response:
     """The trace of one message; `?wait=SECONDS` waits until it is done, dead or deferred."""
+    _for_us(request)
     message_id = request.match_info["id"]
     if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", message_id):
         raise web.HTTPNotFound
@@ -67,6 +73,7 @@ async def message(request: web.Request) -> web.Response:
 
 async def order(request: web.Request) -> web.Response:
     """Only in `inbound dev`: the verdicts that the message with this SHA-256 shall have, and TXT records that its resolver shall know."""
+    _for_us(request)
     trial = request.app[STATION].trial
     if trial is None or request.content_type != "application/json":  # which no page of a stranger can send without asking first
         raise web.HTTPUnsupportedMediaType
@@ -77,6 +84,11 @@ async def order(request: web.Request) -> web.Response:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise web.HTTPBadRequest(text=str(error)) from None
     return web.json_response({"status": "ok"})
+
+
+def _for_us(request: web.Request) -> None:
+    if not is_ours(request.headers.getall("Host", []), request.app[NAMES]):
+        raise web.HTTPMisdirectedRequest(text=MISDIRECTED)
 
 
 def _wait(request: web.Request) -> float:
