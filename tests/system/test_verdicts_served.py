@@ -224,6 +224,20 @@ async def test_dns_that_does_not_answer_delays_neither_the_reply_nor_other_messa
             await sink.until(lambda: f"plain/{held[3]}" in sink.objects)
 
 
+@pytest.mark.parametrize(("fault", "result"), [
+    (Fault.SILENT, "temperror"), (Fault.SERVFAIL, "temperror"), (Fault.REFUSED, "temperror"), (Fault.TRUNCATED_DEAF, "temperror"),
+    (Fault.WRONG_ID, "temperror"), (Fault.WRONG_QUESTION, "temperror"), (Fault.GARBAGE, "temperror"), (Fault.HUGE, "none"),
+    (Fault.CNAME_LOOP, "temperror"),
+])
+async def test_dns_in_trouble_is_a_verdict_and_no_refusal(tmp_path: Path, sink: Sink, fault: Fault, result: str) -> None:
+    with DnsServer(ZONE, faults={"sender.example": fault}) as troubled:
+        async with Receiver(tmp_path, sink, troubled) as receiver:
+            troubled_id = (await receiver.reply(letter())).split()[3]
+            assert "spf=pass" in await receiver.header(letter(), "Authentication-Results", sender="x@evil.example"), "others are judged meanwhile"
+            await sink.until(lambda: f"plain/{troubled_id}" in sink.objects)
+            assert f"spf={result}".encode() in sink.objects[f"plain/{troubled_id}"]
+
+
 # --- "Composition Kills" (Chen, Paxson, Jiang, USENIX Security 2020), where the pieces meet ---
 
 COMPOSED = {
