@@ -23,7 +23,8 @@ def draft(text: str, name: str, given: Given) -> Draft:
     template = read(text, name)
     found = _Reader(template, given).draft()
     if not found.rule_sets and not found.filters:
-        raise ImportRefused(f"{name}: has no resource of the type {_PREFIX}Rule, {_PREFIX}RuleSet or {_PREFIX}Filter")
+        missing = "; ".join(found.remarks) or f"has no resource of the type {_PREFIX}Rule, {_PREFIX}RuleSet or {_PREFIX}Filter"
+        raise ImportRefused(f"{name}: {missing}")
     return found
 
 
@@ -36,8 +37,11 @@ class _Reader:
 
     def draft(self) -> Draft:
         """Everything of the template that is about receiving."""
-        for key in self._template.data["Resources"]:
-            if str(key).startswith(_UNEXPANDED):
+        for key, resource in self._template.data["Resources"].items():
+            body = resource if isinstance(resource, dict) else {}
+            if body.get("Type") == "AWS::CloudFormation::Stack":
+                self._draft.remarks.append(f"{key} is a stack of its own: what its template makes is missing; import that template, too")
+            if str(key).startswith(_UNEXPANDED) or any(str(inner).startswith(_UNEXPANDED) for inner in body):
                 self._draft.remarks.append(f"{key} is not expanded here: what it makes is missing; import the processed template "
                                            "(aws cloudformation get-template --template-stage Processed)")
         for logical_id, resource in self._of("AWS::SES::ReceiptRuleSet"):

@@ -29,7 +29,7 @@ def summary(draft: Draft, text: str, name: str) -> Summary:
         remarks.append(NO_IDENTITIES)
     problems, warnings = _checked(text, name)
     marked = [problem for problem in problems if problem.message.endswith(NOT_RESOLVED)]
-    lines = [_counted(draft), *(f"attention: {remark}" for remark in remarks), *(f"warning: {warning}" for warning in warnings),
+    lines = [_counted(draft), *(f"attention: {remark}" for remark in remarks), *(f"warning: {warning} [{warning.code}]" for warning in warnings),
              *(str(problem) for problem in problems if problem not in marked)]
     lines.append(f"{name} does not pass inbound check yet{_marked(marked)}" if problems else f"{name} passes inbound check")
     return Summary(tuple(lines), not problems)

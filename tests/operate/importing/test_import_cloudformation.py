@@ -205,6 +205,22 @@ def test_what_is_expanded_elsewhere_is_told(tmp_path: Path) -> None:
     assert "attention: Fn::ForEach::X is not expanded here: what it makes is missing" in result.stderr
 
 
+def test_a_nested_stack_and_a_resource_that_is_included_are_told(tmp_path: Path) -> None:
+    more = ("  Inner: {Type: 'AWS::CloudFormation::Stack', Properties: {TemplateURL: x}}\n"
+            "  Other: {Fn::Transform: {Name: 'AWS::Include', Parameters: {Location: x}}}\n")
+    result = run(tmp_path, in_template("{Name: a, Recipients: [example.com]}", more))
+    assert "attention: Inner is a stack of its own: what its template makes is missing" in result.stderr
+    assert "attention: Other is not expanded here: what it makes is missing" in result.stderr
+
+
+def test_a_template_of_nothing_but_loops_is_told_where_its_rules_are(tmp_path: Path) -> None:
+    (tmp_path / "t.yaml").write_text("Resources:\n  Fn::ForEach::X: [A, [b], {}]\n")
+    result = CliRunner().invoke(cli, ["import", "cloudformation", str(tmp_path / "t.yaml")])
+    assert result.exit_code == 2
+    assert "Fn::ForEach::X is not expanded here" in result.stderr
+    assert "--template-stage Processed" in result.stderr
+
+
 # --- intrinsic functions ---
 
 RESOURCES = """
