@@ -34,7 +34,7 @@ async def follow(look: Callable[[], Awaitable[None]], *paths: Path) -> None:
         try:
             async with _Watch(ways) as watch:
                 await look()
-                while await asyncio.to_thread(_ways, paths) == ways:
+                while not watch.is_stale and await asyncio.to_thread(_ways, paths) == ways:
                     await watch.changed()
                     await look()
         except FileNotFoundError:  # a directory went away between looking and watching
@@ -90,7 +90,10 @@ class _Watch:
         places = {str(Path(name).parent) for name in names if Path(name).parent.is_dir()}
         places.update(way[-1][0] for way in ways if Path(way[-1][0]).is_file())  # a file mounted on its own is not seen in its directory
 
-        def ours(_change: Change, name: str) -> bool:
+        self.is_stale = False  # an entry went, and one with its name and even its inode may not be the one that is watched
+
+        def ours(change: Change, name: str) -> bool:
+            self.is_stale |= change is Change.deleted and name in names
             return name in names
 
         self._batches = awatch(*places, watch_filter=ours, debounce=LATEST, step=SETTLE, rust_timeout=0, recursive=False,

@@ -221,6 +221,19 @@ async def test_the_folder_deleted_and_created_anew(path: Path) -> None:
         assert await book.loaded() == "third"
 
 
+async def test_a_folder_that_comes_back_with_the_inode_it_had_is_watched_anew(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """File systems give the number of what was deleted to what is made next."""
+    monkeypatch.setattr(inbound.changes, "_identity", lambda entry: (1, 1) if os.path.lexists(entry) else None)
+    async with watched(path) as book:
+        delete(path)
+        delete(path.parent)
+        make_folder(path.parent)
+        rename_over(path, rules("second"))
+        assert await book.loaded() == "second"
+        in_place(path, rules("third"))
+        assert await book.loaded() == "third"
+
+
 async def test_a_broken_file_changes_nothing_is_told_once_and_heals(path: Path) -> None:
     async with watched(path) as book:
         first = book.book.current
