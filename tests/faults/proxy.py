@@ -33,6 +33,7 @@ class Proxy:
         self.cuts: Callable[[str], bool] = lambda _: False
         self.cut: Counter[str] = Counter()
         self.met: Counter[str] = Counter()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._changed = asyncio.Condition()
 
@@ -73,6 +74,9 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)  # the loop does not keep it
         self.met[self.mode] += 1
         await self._tell()
         try:
@@ -89,6 +93,7 @@ class Proxy:
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
             self._writers.discard(writer)
+            self._tasks.discard(task)
             await self._tell()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -105,6 +110,8 @@ class Proxy:
         finally:
             with contextlib.suppress(ConnectionError, RuntimeError):
                 sink_writer.write_eof()
+            await asyncio.wait((back,), timeout=5)  # the sink may not notice that nobody reads its answer
+            back.cancel()
             await asyncio.gather(back, return_exceptions=True)
             sink_writer.close()
             with contextlib.suppress(ConnectionError):

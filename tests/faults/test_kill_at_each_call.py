@@ -29,9 +29,8 @@ EVERY = range(1, 10**6)
 LOAD = [("fsync", EVERY), ("fdatasync", EVERY), ("unlink", EVERY), ("connect", EVERY),
         ("pwrite64", (1, 7, 23)), ("write", (1, 2, 8, 12)), ("sendmsg", (1,))]
 START_AND_STOP = [("fsync", EVERY), ("unlink", EVERY), ("ftruncate", EVERY)]
-NEVER = ("rename", "renameat", "renameat2", "sendto")
-SOAK = ("fsync", "fdatasync", "pwrite64", "write", "writev", "unlink", "unlinkat", "ftruncate", "connect", "sendmsg", "sendmmsg",
-        "openat", "mkdir", "fchmod", *NEVER)
+NEVER = ("rename", "renameat", "renameat2", "sendto", "sendmmsg", "writev", "unlinkat")
+SOAK = ("fsync", "fdatasync", "pwrite64", "write", "unlink", "ftruncate", "connect", "sendmsg", "fchmod", *NEVER)
 SEEN = {"fsync": {"blobs", "blobs/*"}, "fdatasync": {"spool.sqlite3-wal"}, "unlink": {"blobs/*"}, "write": {"blobs/*", "socket"},
                 "pwrite64": {"spool.sqlite3-wal"}, "connect": {"socket"}, "sendmsg": {"socket"}}
 SEEN_AT_THE_ENDS = {"fsync": {"spool"}, "unlink": {"blobs/*", "spool.sqlite3-wal", "spool.sqlite3-shm"}, "ftruncate": {"lock", "spool.sqlite3-shm"}}
@@ -181,4 +180,4 @@ async def test_killed_in_every_call_there_is(tmp_path: Path, call: str) -> None:
         await lives.serve.kill(15)
         assert left(lives.serve) == {}
     sys.stdout.write(f"{call}: {reached} under load, {lives.on.get(call, [])}\n")
-    assert (reached == 0) == (call in NEVER), f"{call} was reached {reached} times: {lives.on.get(call)}"
+    assert (call in lives.on) == (call not in NEVER), f"{call} was reached {reached} times under load: {lives.on.get(call)}"
