@@ -269,7 +269,7 @@ def larger() -> dict[str, bytes]:
         "header without end": b"Subject: " + hostile.repeated(b"x\r\n ", limit) + b"\r\n",
         "fields without end": hostile.repeated(b"a: b\r\n", limit),
         "forged results without end": hostile.repeated(b"Authentication-Results: mx.test; x\r\n", limit - 6_000_000),
-        "parts": hostile.parts(limit // 9),
+        "parts": hostile.parts(limit // 10),
         "one line": b"Subject: x\r\n\r\n" + b"x" * limit,
         "bare line feeds": b"Subject: x\r\n\r\n" + b"\n" * limit,
         "dots": b"Subject: x\r\n\r\n" + hostile.repeated(b".\r\n", limit),
