@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from email.header import Header
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 HeaderField = tuple[str, str]
+
+_BLOCK = 1 << 20  # octets of the content that are read at once at most
 
 _BREAKS_OUT = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -159,7 +161,7 @@ class _Reader(io.RawIOBase):
             raise ValueError("I/O operation on a closed rendering")
 
     def _next(self, limit: int) -> bytes:
-        """Up to `limit` octets from the one piece that the position is in."""
+        """Up to `limit` octets from where the position is: the prefix, or the content."""
         prefix = self._rendering.prefix
         if self._position < len(prefix):
             piece = prefix[self._position : self._position + limit]
@@ -169,14 +171,21 @@ class _Reader(io.RawIOBase):
         return piece
 
     def _from_content(self, position: int, limit: int) -> bytes:
-        passed = bisect_right(self._starts, position)
-        if passed:
-            within = position - self._starts[passed - 1]
-            if within < len(INSERTION):
-                return INSERTION[within : within + limit]
-        offset = position - passed * len(INSERTION)
-        if passed < len(self._starts):
-            limit = min(limit, self._rendering.insertions[passed] - offset)
+        """A block of the content with its insertions made: one read, since a header may have a million of them."""
+        insertions, passed = self._rendering.insertions, bisect_right(self._starts, position)
+        unread = max(0, self._starts[passed - 1] + len(INSERTION) - position) if passed else 0  # of the insertion that the position is in
+        offset = insertions[passed - 1] if unread else position - passed * len(INSERTION)
+        source = self._read_source(offset, min(limit, _BLOCK))
+        following = bisect_left(insertions, offset + len(source), passed)
+        if not unread and following == passed:
+            return source
+        pieces, begin = [INSERTION[len(INSERTION) - unread :]], 0
+        for insertion in insertions[passed:following]:
+            pieces += source[begin : insertion - offset], INSERTION
+            begin = insertion - offset
+        return b"".join((*pieces, source[begin:]))[:limit]
+
+    def _read_source(self, offset: int, limit: int) -> bytes:
         if self._source_position != offset:
             self._source.seek(offset)
         piece = self._source.read(limit)

@@ -7,7 +7,7 @@ import email.policy
 import io
 from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 import pytest
 from hypothesis import given
@@ -218,3 +218,31 @@ def test_boto3_and_aiohttp_take_the_reader() -> None:
         client.put_object(Bucket="mail", Key="id", Body=reader)
     assert rendering.read() in sent[0]  # between the marks of aws-chunked
     assert isinstance(aiohttp.payload.get_payload(rendering.open()), aiohttp.payload.IOBasePayload)
+
+
+class Counted(BytesContent):
+    """Content that counts the reads made of it."""
+
+    reads: ClassVar[int] = 0
+
+    def open(self) -> BinaryIO:
+        reader = super().open()
+
+        class Reader(io.BytesIO):
+            def read(self, size: int | None = -1) -> bytes:
+                Counted.reads += 1
+                return reader.read(size)
+
+            def seek(self, offset: int, whence: int = 0) -> int:
+                return reader.seek(offset, whence)
+
+        return Reader()
+
+
+def test_a_million_forged_fields_are_not_a_million_reads() -> None:
+    """One took 54 seconds in an S3 action, with a read for each of its fields."""
+    line = b"X-SES-Spam-Verdict: PASS\r\n"
+    data = line * 200_000 + b"\r\nbody"
+    rendered = render(Counted(data), forged=range(0, len(line) * 200_000, len(line)))
+    assert rendered.read() == (b"X-Forged-" + line) * 200_000 + b"\r\nbody"
+    assert Counted.reads < 100
