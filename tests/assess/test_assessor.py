@@ -140,7 +140,7 @@ async def test_the_null_reverse_path_is_judged_by_helo(make: Callable[..., Asses
 @pytest.mark.parametrize(("relaxed", "status"), [(False, "GRAY"), (True, "PASS")])
 async def test_whose_signature_counts_is_a_setting(make: Callable[..., Assessor], relaxed: bool, status: str) -> None:
     octets = sign(MESSAGE, domain="sub.sender.example", selector="s", key_pem=KEY) + MESSAGE
-    found = await judged(make(relaxed=relaxed), octets)
+    found = await judged(make(relaxed=relaxed), octets, replace(ENVELOPE, received_at=time.time()))  # no signature is of the future
     assert found.dkim.status == status
     assert found.dmarc.status == "PASS"
 

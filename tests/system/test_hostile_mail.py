@@ -123,10 +123,10 @@ class Target:
         commands = message(recipient, b"")
         return (await converse(self.serve.port, b"EHLO client.test\r\n", *commands[:3], as_sent(octets)[0]))[-1]
 
-    async def done(self, message_id: str) -> dict[str, Any]:
+    async def done(self, message_id: str, seconds: float = 60) -> dict[str, Any]:
         """The event that ends a message; that it was neither deferred nor dead."""
         event = await self.serve.until(lambda e: e.get("id") == message_id and e["event"] in ("message.done", "message.deferred", "message.dead"),
-                                       seconds=60)
+                                       seconds=seconds)
         assert event["event"] == "message.done", json.dumps(event)
         return event
 
@@ -185,14 +185,14 @@ async def watched(target: Target) -> AsyncIterator[Watch]:
     assert watch.most - before < MEMORY
 
 
-async def all_at_once(target: Target, messages: Iterable[tuple[str, bytes]], *, at_once: int = 20) -> None:
+async def all_at_once(target: Target, messages: Iterable[tuple[str, bytes]], *, at_once: int = 20, seconds: float = 60) -> None:
     """Send them, so many at a time; each is done without a second attempt, stored as it came, and told with verdicts."""
     places = asyncio.Semaphore(at_once)
 
     async def one(name: str, octets: bytes) -> None:
         async with places:
             message_id, whole = await target.send(octets)
-            await target.done(message_id)
+            await target.done(message_id, seconds)
         target.hold(message_id, whole)
         for each in told(target.sink, message_id):
             statuses = {key: each["receipt"][key]["status"] for key in VERDICTS}
@@ -284,7 +284,7 @@ def larger() -> dict[str, bytes]:
 async def test_hostile_mail_of_the_largest_sizes(target: Target) -> None:
     async with watched(target):
         for name, octets in larger().items():
-            await all_at_once(target, [(name, octets)] * 4, at_once=4)
+            await all_at_once(target, [(name, octets)] * 4, at_once=4, seconds=180)  # four of 39 MB keep the scanners busy for a minute
 
 
 @pytest.mark.soak
