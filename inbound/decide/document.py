@@ -17,6 +17,7 @@ import yaml
 from inbound.decide.problem import SHOWN, KeyPath, Problem, RulesError, written
 
 DEPTH_LIMIT = 20
+_TOO_DEEP = f"nested deeper than {DEPTH_LIMIT} levels"
 
 UNRESOLVED = "!Unresolved"
 """The tag that `inbound import` puts where a person has to write the value."""
@@ -148,6 +149,8 @@ def _syntax(error: Exception, text: str, name: str) -> Problem:
         return Problem(name, 0, 0, f"not YAML: {error}")
     mark, began = error.problem_mark, error.context_mark
     problem = str(error.problem)
+    if problem == "exceeded maximum nesting depth":  # libyaml from 0.2.6 on stops at a thousand levels, before it hands out the first of them
+        return Problem(name, mark.line + 1, mark.column + 1, f"is {_TOO_DEEP}")
     message = _SAYS.get(problem, problem)
     if problem.startswith("found character") and problem.endswith("cannot start any token"):
         character = text[mark.index : mark.index + 1]
@@ -254,7 +257,7 @@ class _Composer:
 
     def _open(self, event: Any) -> None:
         if len(self._frames) == DEPTH_LIMIT:
-            self._complain(event, f"is nested deeper than {DEPTH_LIMIT} levels")
+            self._complain(event, f"is {_TOO_DEEP}")
             raise RulesError(self.problems)
         part: str | int | None = None
         if self._frames:
