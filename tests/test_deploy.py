@@ -147,7 +147,7 @@ def answering() -> Answering:
     def serve(status: int) -> Iterator[int]:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self.send_response(status if self.path == "/readyz" else 404)
+                self.send_response(status if self.path == "/healthz" else 404)
                 self.end_headers()
 
             def log_message(self, format: str, *args: Any) -> None:
@@ -164,7 +164,8 @@ def answering() -> Answering:
 
 
 @pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False), (404, False)])
-def test_the_health_check_asks_readyz(answering: Answering, monkeypatch: pytest.MonkeyPatch, status: int, healthy: bool) -> None:
+def test_the_health_check_asks_healthz_as_back_pressure_replaces_no_container(
+        answering: Answering, monkeypatch: pytest.MonkeyPatch, status: int, healthy: bool) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     program, *arguments = healthcheck()
     with answering(status) as port:

@@ -115,6 +115,14 @@ async def test_a_process_that_is_killed_is_started_anew_and_loses_nothing(tmp_pa
     assert await serve.kill(signal.SIGTERM) == 0
 
 
+async def test_ctrl_c_reaches_the_parent_alone_even_before_a_child_has_begun_to_run(tmp_path: Path, sink: Sink) -> None:
+    serve = served(tmp_path, sink)
+    await serve.start()
+    assert serve.process is not None
+    assert os.getsid(serve.process.pid) not in {os.getsid(pid) for pid in children(serve)}
+    assert await serve.kill(signal.SIGTERM) == 0
+
+
 async def test_a_process_that_hangs_delays_no_answer_of_the_others(tmp_path: Path, sink: Sink) -> None:
     serve = served(tmp_path, sink)
     await serve.start()

@@ -1,7 +1,7 @@
 """One of several processes: a service on the sockets and with the rules that its parent hands it. Run as `python -m` by the parent only.
 
-It obeys its parent and SIGTERM, with which it drains and ends; Ctrl-C is the parent's. When the parent is gone it ends at once, as in a
-crash: what it acknowledged is in its spool.
+It obeys its parent and SIGTERM, with which it drains and ends; it has a session of its own, as Ctrl-C is the parent's. When the parent
+is gone it ends at once, as in a crash: what it acknowledged is in its spool.
 """
 
 from __future__ import annotations
@@ -78,7 +78,6 @@ class Child:
 
 def main() -> None:
     """`child.py NUMBER CONTROL SOCKETS`: descriptors, SOCKETS as JSON {"smtp": [4], "smtps": [5]}."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     number, control, sockets = int(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])), _sockets(json.loads(sys.argv[3]))
     with event_loop_runner() as runner:
         runner.run(_run(number, control, sockets))

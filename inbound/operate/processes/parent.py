@@ -157,7 +157,8 @@ class Parent:
         with theirs:
             child.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "inbound.operate.processes.child", str(child.number), str(theirs.fileno()), json.dumps(descriptors),
-                stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(), *(number for numbers in descriptors.values() for number in numbers)))
+                stdin=subprocess.DEVNULL, start_new_session=True,  # Ctrl-C would end it in its first moments with a traceback
+                pass_fds=(theirs.fileno(), *(number for numbers in descriptors.values() for number in numbers)))
         child.channel = await Channel.over(ours, {})
         child.reader = asyncio.create_task(child.channel.run())
         text = self._text
