@@ -264,7 +264,7 @@ def lines(told: Mapping[str, Any], indent: str = "") -> Iterator[str]:
             yield f"{indent}{key}:"
             for step in value:
                 for number, (name, part) in enumerate(step.items()):
-                    yield f"{indent}  {'  ' if number else '- '}{name}: {_flow(part)}"
+                    yield f"{indent}  {'  ' if number else '- '}{name}: {inline(part)}"
         elif isinstance(value, Mapping) and value:
             yield f"{indent}{key}:"
             yield from (f"{indent}  {_scalar(name)}: {_scalar(text)}" for name, text in value.items())
@@ -272,10 +272,11 @@ def lines(told: Mapping[str, Any], indent: str = "") -> Iterator[str]:
             yield f"{indent}{key}:"
             yield from (f"{indent}  - {_scalar(text)}" for text in value)
         else:
-            yield f"{indent}{key}: {_flow(value)}"
+            yield f"{indent}{key}: {inline(value)}"
 
 
-def _flow(value: Any) -> str:
+def inline(value: Any) -> str:
+    """A value in one line of YAML."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_scalar(key)}: {_scalar(each)}" for key, each in value.items()) + "}"
     if isinstance(value, list):

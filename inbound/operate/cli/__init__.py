@@ -22,6 +22,7 @@ COMMANDS = {
     "serve": "Run the service: settings from the environment, real AWS or any endpoint.",
     "send": "Send a test message, and tell its route when the service is a local dev.",
     "explain": "Tell what the rules do with a message, and why: one in the spool, or one that nobody sent.",
+    "replay": "Judge messages of the spool and its history again by the rules as they are now.",
     "test": "Run the cases of a folder against the rules.",
     "verify": "Tell the verdicts on a message in a file, and why.",
     "check": "Validate the rule file.",

@@ -11,10 +11,8 @@ from typing import Any
 import click
 
 from inbound.operate.cli import fail
-from inbound.operate.cli.queue import data_option, visit
+from inbound.operate.cli.queue import data_option, meant, unknown, visit
 from inbound.operate.cli.send import HeloName, IpAddress, Ordered
-
-ENTRIES = 100_000  # in a spool with more, an id is not looked for by its beginning
 
 
 class Answered(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks
@@ -87,8 +85,7 @@ def explain(message: str | None, recipients: tuple[str, ...], sender: str | None
 
 def _received(message_id: str, data: Path) -> dict[str, Any]:
     """The trace of a message in the spool. Exits with 1 where there is none."""
-    from inbound.accept.spool import Query  # noqa: PLC0415  # --help need not pay for them
-    from inbound.decide.engine import StopScope  # noqa: PLC0415
+    from inbound.decide.engine import StopScope  # noqa: PLC0415  # --help need not pay for them
     from inbound.decide.rules import RuleSet  # noqa: PLC0415
     from inbound.deliver.trace import trace  # noqa: PLC0415
     from inbound.settings import read  # noqa: PLC0415
@@ -97,18 +94,12 @@ def _received(message_id: str, data: Path) -> dict[str, Any]:
         fail(f"{message_id}: no such file, and no message id")
 
     async def look(spool: Any) -> tuple[Any, str | None, list[str]]:
-        entry = await spool.get(message_id)
-        begin: list[str] = []
-        if entry is None and sum((await spool.counts()).values()) <= ENTRIES:
-            begin = [each.id for each in await spool.find(Query(limit=ENTRIES)) if each.id.startswith(message_id.lower())]
-            entry = await spool.get(begin[0]) if len(begin) == 1 else None
+        entry, begin = await meant(spool, message_id)
         return entry, await spool.revision(entry.envelope.revision) if entry else None, begin
 
     entry, text, begin = visit(data, look)
-    if entry is None and begin:
-        fail(f"{len(begin)} messages begin with {message_id}: {', '.join(begin[:3])}{' …' * (len(begin) > 3)}", 1)
     if entry is None:
-        fail(f"no message {message_id!r} in the spool of {data}", 1)
+        fail(unknown(message_id, begin, data), 1)
     return trace(entry, RuleSet.kept(text), StopScope(read().stop_scope))
 
 

@@ -16,6 +16,7 @@ from inbound.operate.cli.route import safe
 
 T = TypeVar("T")
 STATES = ("active", "deferred", "dead", "done")
+ENTRIES = 100_000  # in a spool with more, an id is not looked for by its beginning
 
 
 def data_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -51,6 +52,24 @@ def visit(data: Path, look: Callable[[Any], Awaitable[T]]) -> T:
         fail(f"there is no spool in {data}; name the data folder of the service with --data DIR")
     except SpoolError as error:
         fail(spool_trouble(data, error))
+
+
+async def meant(spool: Any, message_id: str) -> tuple[Any, list[str]]:
+    """The entry with this id, or whose id alone begins with it; else None. And the ids that begin with it, where none is it."""
+    from inbound.accept.spool import Query  # noqa: PLC0415  # --help need not pay for it
+
+    entry = await spool.get(message_id)
+    if entry is not None or sum((await spool.counts()).values()) > ENTRIES:
+        return entry, []
+    begin = [each.id for each in await spool.find(Query(limit=ENTRIES)) if each.id.startswith(message_id.lower())]
+    return await spool.get(begin[0]) if len(begin) == 1 else None, begin
+
+
+def unknown(message_id: str, begin: list[str], data: Path) -> str:
+    """What to say of an id that means no message, or several: those that `begin` with it."""
+    if begin:
+        return f"{len(begin)} messages begin with {message_id}: {', '.join(begin[:3])}{' …' * (len(begin) > 3)}"
+    return f"no message {message_id!r} in the spool of {data}"
 
 
 class Age(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks

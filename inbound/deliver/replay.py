@@ -1,0 +1,147 @@
+"""What other rules would have done with a message that was received: its way then and its way now, and how the two differ.
+
+Pure. It is the engine that walks; what a function answered then, it answers now. `replay_schema` says what the JSON holds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from inbound.accept.spool import Entry, Outcome, StepRecord
+from inbound.decide.engine import Flow, Mail, Step, StopScope
+from inbound.decide.routes import Difference, Flows, Route, difference, route, step_json
+from inbound.decide.rules import Lambda, RuleSet
+from inbound.decide.session_bounce import Certain
+from inbound.deliver.trace import ACTION, TOPIC, notifies, stamp
+
+EXAMPLES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """A rule set, with what is certain under it where bounces are said in the session (None: none is)."""
+
+    rule_set: RuleSet
+    certain: Certain | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One message: its way by the rules that it was judged by, and by others. `difference` is None where nothing is different.
+
+    `not_performed` are the steps of its way then that were never done: those of a dead letter, from the one that failed.
+    """
+
+    entry: Entry
+    then: Route
+    now: Route
+    difference: Difference | None
+    not_performed: tuple[dict[str, Any], ...]
+
+    def takes_part(self, rule: str) -> bool:
+        """Does the rule of this name do something with the message, then or now?"""
+        return rule in self.then.rules or rule in self.now.rules
+
+    def to_json(self) -> dict[str, Any]:
+        """As `replay_schema.Message` tells it."""
+        envelope = self.entry.envelope
+        return {
+            "id": self.entry.id, "received": stamp(envelope.received_at), "state": str(self.entry.state), "revision": envelope.revision,
+            "sender": envelope.reverse_path, "recipients": list(envelope.forward_paths),
+            "then": self.then.to_json(), "now": self.now.to_json(),
+            "difference": self.difference.to_json() if self.difference else None,
+            "not_performed": list(self.not_performed),
+        }
+
+
+def compare(entry: Entry, then: Rules, now: Rules, stop_scope: StopScope = StopScope.RECIPIENTS) -> Comparison:
+    """The message with its steps under `then`, the rules it was judged by, and under `now`.
+
+    A synchronous function gives the recorded answer of the very step, else its own last answer for this message, else CONTINUE, assumed.
+    Whether a bounce is suppressed is not compared: that depends on what else was sent at the time.
+    """
+    envelope = entry.envelope
+    mail = Mail(envelope.forward_paths, envelope.tls is not None, stop_scope)
+    flows = _recorded(entry.steps)
+    before = route(then.rule_set, mail, envelope.peer.address, flows, then.certain)
+    after = route(now.rule_set, mail, envelope.peer.address, flows, now.certain)
+    return Comparison(entry, before, after, difference(before, after), tuple(_not_performed(before, entry.steps)))
+
+
+def _recorded(records: Iterable[StepRecord]) -> Flows:
+    """What functions answered."""
+    by_digest: dict[str, Flow] = {}
+    by_function: dict[str, Flow] = {}
+    for record in records:
+        if record.part == ACTION and record.outcome is Outcome.DONE and "answer" in record.detail:
+            by_digest[record.digest] = by_function[record.detail["function"]] = Flow(record.flow)
+
+    def flow(step: Step) -> Flow | None:
+        function = step.action.FunctionArn if isinstance(step.action, Lambda) else ""
+        return by_digest.get(step.digest, by_function.get(function))
+
+    return flow
+
+
+def _not_performed(then: Route, records: Iterable[StepRecord]) -> Iterator[dict[str, Any]]:
+    done = {(record.digest, record.part) for record in records if record.outcome is Outcome.DONE}
+    for step in then.steps:
+        if (step.digest, ACTION) not in done:
+            yield step_json(step)
+        elif (topic := notifies(step)) and (step.digest, TOPIC) not in done:
+            yield {"Rule": step.rule.Name, "Recipients": list(step.recipients), "TopicArn": topic}
+
+
+# --- many messages ---
+
+
+@dataclass(slots=True)
+class Group:
+    """Messages that differ in the same way, whomever they are for."""
+
+    difference: Mapping[str, Any]
+    messages: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """As `replay_schema.Group` tells it."""
+        return {**self.difference, "messages": self.messages, "examples": self.examples}
+
+
+class Summary:
+    """What came of all the comparisons, grouped by what differs."""
+
+    def __init__(self) -> None:
+        self.judged = 0
+        self.different = 0
+        self._groups: dict[str, Group] = {}
+
+    def add(self, found: Comparison) -> None:
+        """Count one more message."""
+        self.judged += 1
+        if found.difference is None:
+            return
+        self.different += 1
+        alike = _of_anyone(found.difference, found.entry.envelope.forward_paths)
+        group = self._groups.setdefault(json.dumps(alike, sort_keys=True), Group(alike))
+        group.messages += 1
+        if len(group.examples) < EXAMPLES:
+            group.examples.append(found.entry.id)
+
+    @property
+    def groups(self) -> list[Group]:
+        """The groups, those of most messages first."""
+        return sorted(self._groups.values(), key=lambda group: -group.messages)
+
+
+def _of_anyone(found: Difference, recipients: Iterable[str]) -> dict[str, Any]:
+    """The difference without the recipients, so that messages for several people may have the same."""
+    notes = found.notes
+    for recipient in recipients:
+        notes = tuple(note.replace(f"{recipient} is ", "a recipient is ", 1) if note.startswith(f"{recipient} is ") else note for note in notes)
+    steps = {"removed": found.removed, "added": found.added}
+    told = {name: [{key: value for key, value in step.items() if key != "Recipients"} for step in each] for name, each in steps.items()}
+    return {**told, "notes": list(dict.fromkeys(notes))}

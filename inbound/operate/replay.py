@@ -1,0 +1,158 @@
+"""Replays messages of the spools of a data folder: finds those that are chosen, and compares their way then with their way now."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Protocol
+
+from inbound.accept.spool import Entry, Query, State
+from inbound.decide.cases import inline
+from inbound.decide.engine import StopScope
+from inbound.decide.rules import RuleSet
+from inbound.deliver.replay import Comparison, Rules, Summary, compare
+from inbound.service import certain
+from inbound.settings import Settings
+
+PAGE = 2_000  # entries of the history that are read at once
+FINISHED = (State.DONE, State.DEAD)
+
+
+class Spools(Protocol):
+    """The spools that are looked at."""
+
+    async def find(self, query: Query) -> list[Entry]:
+        """See `Spool.find`."""
+        ...
+
+    async def get(self, entry_id: str) -> Entry | None:
+        """See `Spool.get`."""
+        ...
+
+    async def revision(self, digest: str) -> str | None:
+        """See `Spool.revision`."""
+        ...
+
+
+async def history(spool: Spools, since: float | None, until: float | None) -> AsyncIterator[Entry]:
+    """What was received at `since` or later and before `until`, oldest first, without steps; a page at a time, for there may be millions."""
+    after = -math.inf if since is None else math.nextafter(since, -math.inf)
+    limit, told = PAGE, frozenset[str]()
+    while page := await spool.find(Query(received_after=after, received_before=until, limit=limit)):
+        new = [entry for entry in page if entry.id not in told]
+        for entry in new:
+            yield entry
+        if len(page) < limit:
+            return
+        last = page[-1].envelope.received_at  # more of this very time may follow
+        told = frozenset(entry.id for entry in page if entry.envelope.received_at == last)
+        after, limit = math.nextafter(last, -math.inf), max(PAGE, 2 * len(told))
+
+
+class Replay:
+    """The comparisons of a command, one after the other, and what came of them in all."""
+
+    def __init__(self, spool: Spools, rule_set: RuleSet, settings: Settings) -> None:
+        self.summary = Summary()
+        self.unfinished = 0
+        self.problems: list[tuple[str, str]] = []
+        self._spool = spool
+        self._certain = certain(settings)
+        self._stop_scope = StopScope(settings.stop_scope)
+        self._now = self._rules(rule_set)
+        self._revisions: dict[str, Rules | None] = {}
+
+    def _rules(self, rule_set: RuleSet) -> Rules:
+        return Rules(rule_set, self._certain(rule_set) if self._certain else None)
+
+    def knows(self, rule: str) -> bool:
+        """Is a rule of this name in any of the rule sets that it came across?"""
+        return any(rule == each.Name for known in (self._now, *self._revisions.values()) if known for each in known.rule_set.rules)
+
+    async def finished(self, since: float | None, until: float | None, rule: str | None) -> AsyncIterator[Comparison]:
+        """Compares what was received from `since` until `until` and is done or dead; with a `rule`, where that does something, then or now."""
+        async for listed in history(self._spool, since, until):
+            if listed.state not in FINISHED:
+                self.unfinished += 1
+            elif (entry := await self._spool.get(listed.id)) is not None:
+                found = await self._compared(entry)
+                if found is not None and (rule is None or found.takes_part(rule)):
+                    self.summary.add(found)
+                    yield found
+
+    async def one(self, entry: Entry) -> Comparison | None:
+        """Compares one message; None where that cannot be, for what it adds to `problems`."""
+        if entry.state not in FINISHED:
+            self.problems.append((entry.id, "still waits or is in hand: it goes its way by the rules it came under, and can be replayed after that"))
+            return None
+        found = await self._compared(entry)
+        if found is not None:
+            self.summary.add(found)
+        return found
+
+    async def _compared(self, entry: Entry) -> Comparison | None:
+        revision = entry.envelope.revision
+        if revision not in self._revisions:
+            kept = RuleSet.kept(await self._spool.revision(revision))
+            self._revisions[revision] = None if kept is None else self._rules(kept)
+        then = self._revisions[revision]
+        if then is None:
+            self.problems.append((entry.id, f"the spool does not hold revision {revision} of the rules any more, by which it was judged"))
+            return None
+        return compare(entry, then, self._now, self._stop_scope)
+
+    def to_json(self, rules: str, compared: list[Comparison]) -> dict[str, Any]:
+        """As `replay_schema.Replay` tells it."""
+        return {
+            "rules": rules, "revision": self._now.rule_set.revision, "stop_scope": str(self._stop_scope),
+            "messages": [found.to_json() for found in compared],
+            "judged": self.summary.judged, "different": self.summary.different, "unfinished": self.unfinished,
+            "groups": [group.to_json() for group in self.summary.groups],
+            "problems": [{"id": message_id, "problem": problem} for message_id, problem in self.problems],
+        }
+
+    def end(self, rules: str) -> Iterator[str]:
+        """The summary for people."""
+        judged, different = self.summary.judged, self.summary.different
+        if self.unfinished:
+            yield f"{count(self.unfinished)} still waiting or in hand left out"
+        if not judged:
+            yield "no message was judged"
+            return
+        outcome = f"{different} would go another way" if different else "all would go the same way" if judged > 1 else "it would go the same way"
+        yield f"{count(judged)} judged by {rules}, revision {self._now.rule_set.revision}: {outcome}"
+        if different > 1:
+            for group in self.summary.groups:
+                yield f"{count(group.messages)}: {', '.join(group.examples)}{', …' * (group.messages > len(group.examples))}"
+                yield from differing(group.difference)
+
+
+def told(found: Comparison) -> Iterator[str]:
+    """One comparison for people: a line where nothing is different."""
+    told = found.to_json()
+    head = f"{told['id']}  {told['received']}  {told['sender'] or '<>'} -> {', '.join(told['recipients'])}"
+    yield f"{head}: {'the same' if found.difference is None else 'another way'}{'; a dead letter' * (found.entry.state is State.DEAD)}"
+    if found.difference is not None:
+        yield from differing(told["difference"], several=len(told["recipients"]) > 1)
+    for step in found.not_performed:
+        yield f"    ! never done: {_step(step)}"
+    for function in dict.fromkeys((*found.then.assumed, *found.now.assumed) if found.difference else ()):
+        yield f"    ? {function} is supposed to answer CONTINUE"
+
+
+def differing(difference: Any, *, several: bool = False) -> Iterator[str]:
+    """What is different, a line each; with the recipients where there are `several`."""
+    yield from (f"    - {_step(step, several=several)}" for step in difference["removed"])
+    yield from (f"    + {_step(step, several=several)}" for step in difference["added"])
+    yield from (f"    * {note}" for note in difference["notes"])
+
+
+def _step(step: Any, *, several: bool = False) -> str:
+    (key, value), *_ = ((key, value) for key, value in step.items() if key not in ("Rule", "Recipients"))
+    recipients = f"  for {', '.join(step['Recipients'])}" if several and "Recipients" in step else ""
+    return f"{step['Rule']}: {key} {inline(value)}{recipients}"
+
+
+def count(messages: int) -> str:
+    """So many messages, in words."""
+    return "1 message" if messages == 1 else f"{messages} messages"
