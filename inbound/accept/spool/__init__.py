@@ -14,6 +14,10 @@ from typing import Any, BinaryIO, Protocol
 from inbound.accept.envelope import Envelope
 
 
+KINDS = 1000  # tallies of one candidate's revision: senders choose whom their messages are for, and so how many kinds of difference there are
+OTHERS = "others"  # the kind of all that come after these
+
+
 class SpoolError(Exception):
     """The spool could not do it; nothing was written. Our own trouble, so temporary to the sender."""
 
@@ -100,11 +104,42 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Judged:
+    """What a candidate rule set makes of one message, beside the rules that it goes by: in which `run` of the shadow, under which `revision`.
+
+    `kind` names the difference, empty where there is none; `told` is JSON text that says it, the same for all messages of a kind. `refused`
+    are the recipients that the candidate would not have accepted.
+    """
+
+    run: str
+    revision: str
+    kind: str = ""
+    told: str = ""
+    refused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many messages a candidate's revision was tried on with one `kind` of difference, or with none, and when it was first and last.
+
+    The tally of those without a difference is there from the beginning, with times of its own: when the revision was taken, and taken again.
+    """
+
+    revision: str
+    kind: str
+    told: str
+    messages: int
+    first: float
+    last: float
+
+
+@dataclass(frozen=True, slots=True)
 class Update:
     """A change to one entry, applied whole. None leaves a field as it is; `steps` are appended.
 
     `state` DEFERRED needs `due`; DONE and DEAD need `finished`; DONE with `drop_content` removes the content.
-    Any state but ACTIVE gives the lease back.
+    Any state but ACTIVE gives the lease back. `judged` goes with DONE and DEAD, and counts each message once a run and revision: what was
+    counted of it before, as a dead letter, is counted no more.
     """
 
     steps: Sequence[StepRecord] = ()
@@ -119,6 +154,7 @@ class Update:
     envelope: Envelope | None = None
     drop_content: bool = False
     clear_steps: bool = False
+    judged: Judged | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +345,20 @@ class Spool(Protocol):
 
     async def revision(self, digest: str) -> str | None:
         """The text that `keep_revision` stored."""
+        ...
+
+    async def open_tally(self, run: str, revision: str, now: float) -> None:
+        """From now on messages are counted in this run, under this revision; what was counted in other runs is forgotten."""
+        ...
+
+    async def tallies(self, run: str) -> list[Tally]:
+        """What was counted in a run."""
+        ...
+
+    async def counted(self, run: str, revision: str, kind: str, limit: int) -> list[tuple[Entry, tuple[str, ...]]]:
+        """Up to `limit` of the entries still there that were counted with this kind of difference, those that entered last first, without their
+        steps; each with the recipients that the candidate would not have accepted.
+        """
         ...
 
     async def sweep(self, *, finished_before: float, content_before: float, keep_revisions: Collection[str]) -> int:

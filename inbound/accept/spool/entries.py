@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from inbound.accept.envelope import Envelope
-from inbound.accept.spool import Backlog, Entry, Load, Query, State, Update
+from inbound.accept.spool import Backlog, Entry, Load, Query, State, Update, tallies
 from inbound.accept.spool.database import Connection
 from inbound.accept.spool.rows import (
     ENTRY_COLUMNS,
@@ -134,6 +134,8 @@ def change(connection: Connection, entry_id: str, update: Update, number: int | 
         connection.execute("DELETE FROM step WHERE entry = ?", (number,))
     if update.steps:
         _append_steps(connection, number, update)
+    if update.judged is not None:
+        tallies.count(connection, number, update.judged, update.finished or 0.0, again=update.state is State.DEAD)
     return update.drop_content and not connection.execute("DELETE FROM content WHERE entry = ?", (number,)).rowcount
 
 
@@ -382,6 +384,7 @@ def _stroke(entry_ids: Sequence[str], work: Callable[[str], bool]) -> Stroke:
 def _remove(connection: Connection, number: int) -> None:
     connection.execute("DELETE FROM step WHERE entry = ?", (number,))
     connection.execute("DELETE FROM content WHERE entry = ?", (number,))
+    connection.execute("DELETE FROM counted WHERE entry = ?", (number,))
     connection.execute("DELETE FROM entry WHERE number = ?", (number,))
 
 

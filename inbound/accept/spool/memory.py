@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
 from inbound.accept.envelope import Envelope
-from inbound.accept.spool import Backlog, Content, Draft, Entry, Load, Query, SpoolError, State, Update
+from inbound.accept.spool import KINDS, OTHERS, Backlog, Content, Draft, Entry, Judged, Load, Query, SpoolError, State, Tally, Update
 from inbound.accept.spool.checks import check_message_id, check_put, check_update
 from inbound.accept.spool.content import MemoryContent
 
@@ -100,6 +100,8 @@ class _Store:
     entries: dict[str, Entry] = field(default_factory=dict)
     contents: dict[str, bytes] = field(default_factory=dict)
     revisions: dict[str, str] = field(default_factory=dict)
+    tallies: dict[tuple[str, str, str], Tally] = field(default_factory=dict)  # by run, revision, kind
+    counted: dict[str, Judged] = field(default_factory=dict)
 
 
 class MemorySpool:
@@ -259,6 +261,25 @@ class MemorySpool:
         self._commit()
         return self._store.revisions.get(digest)
 
+    async def open_tally(self, run: str, revision: str, now: float) -> None:
+        self._commit()
+        self._tally(run, Tally(revision, "", "", 0, now, now))
+        self._store.tallies = {key: tally for key, tally in self._store.tallies.items() if key[0] == run}
+        self._store.counted = {entry_id: judged for entry_id, judged in self._store.counted.items() if judged.run == run}
+
+    async def tallies(self, run: str) -> list[Tally]:
+        self._commit()
+        return [tally for key, tally in sorted(self._store.tallies.items()) if key[0] == run]
+
+    async def counted(self, run: str, revision: str, kind: str, limit: int) -> list[tuple[Entry, tuple[str, ...]]]:
+        self._check_open()
+        meant = run, revision, kind
+        found = [(self._store.entries[entry_id], judged) for entry_id, judged in self._store.counted.items()
+                 if (judged.run, judged.revision, judged.kind) == meant]
+        arrival = {entry_id: number for number, entry_id in enumerate(self._store.entries)}
+        found.sort(key=lambda each: arrival[each[0].id], reverse=True)
+        return [(replace(entry, steps=()), judged.refused) for entry, judged in found[: max(limit, 0)]]
+
     async def sweep(self, *, finished_before: float, content_before: float, keep_revisions: Collection[str]) -> int:
         self._commit()
         done = [entry for entry in self._in_order() if entry.state is State.DONE]
@@ -309,10 +330,30 @@ class MemorySpool:
         if entry is None:
             return KeyError(entry_id)
         self._keep(_changed(entry, update))
+        if update.judged is not None:
+            self._count(entry_id, update.judged, update.finished or 0.0, again=update.state is State.DEAD)
         if update.drop_content:
             self._store.contents.pop(entry_id, None)
         self.journal.append(("update", entry_id))
         return None
+
+    def _count(self, entry_id: str, judged: Judged, now: float, *, again: bool) -> None:
+        before = self._store.counted.pop(entry_id, None)
+        if before is not None and (before.run, before.revision) == (judged.run, judged.revision):
+            key = before.run, before.revision, before.kind
+            tally = self._store.tallies[key]
+            self._store.tallies[key] = replace(tally, messages=tally.messages - 1)
+        if (judged.run, judged.revision, judged.kind) not in self._store.tallies:
+            kinds = [key for key in self._store.tallies if key[:2] == (judged.run, judged.revision)]
+            judged = replace(judged, kind=OTHERS, told="") if judged.kind and len(kinds) >= KINDS else judged
+        self._tally(judged.run, Tally(judged.revision, judged.kind, judged.told, 1, now, now))
+        if judged.kind or again:
+            self._store.counted[entry_id] = judged
+
+    def _tally(self, run: str, more: Tally) -> None:
+        key = run, more.revision, more.kind
+        before = self._store.tallies.get(key, replace(more, messages=0))
+        self._store.tallies[key] = replace(before, messages=before.messages + more.messages, last=more.last)
 
     def _retry(self, entry_id: str, now: float, revision: str | None) -> bool:
         entry = self._store.entries.get(entry_id)
@@ -337,6 +378,7 @@ class MemorySpool:
     def _forget(self, entry_id: str) -> None:
         del self._store.entries[entry_id]
         self._store.contents.pop(entry_id, None)
+        self._store.counted.pop(entry_id, None)
 
     def _keep(self, entry: Entry) -> Entry:
         self._store.entries[entry.id] = entry

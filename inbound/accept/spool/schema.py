@@ -67,4 +67,26 @@ _FIRST = (
     f"PRAGMA application_id = {APPLICATION_ID}",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+# What a candidate rule set would do differently: how many messages of each kind, and which. An entry is counted once.
+_SHADOW = (
+    """CREATE TABLE tally (
+        run TEXT NOT NULL,
+        revision TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        told TEXT NOT NULL,
+        messages INTEGER NOT NULL,
+        first REAL NOT NULL,
+        last REAL NOT NULL,
+        PRIMARY KEY (run, revision, kind)
+    ) WITHOUT ROWID""",
+    """CREATE TABLE counted (
+        entry INTEGER PRIMARY KEY,
+        run TEXT NOT NULL,
+        revision TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        refused TEXT NOT NULL
+    )""",
+    "CREATE INDEX counted_kind ON counted (run, revision, kind, entry)",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SHADOW)

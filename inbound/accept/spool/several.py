@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from inbound.accept.spool import Content, Entry, Query, State
+from inbound.accept.spool import Content, Entry, Query, State, Tally
 from inbound.accept.spool.sqlite import SqliteSpool
 
 T = TypeVar("T")
@@ -77,6 +77,15 @@ class SeveralSpools:
     async def keep_revision(self, digest: str, text: str) -> None:
         """Store the text of a revision in each."""
         await self._of_each(lambda spool: spool.keep_revision(digest, text))
+
+    async def tallies(self, run: str) -> list[list[Tally]]:
+        """What was counted in a run, spool by spool."""
+        return list(await self._of_each(lambda spool: spool.tallies(run)))
+
+    async def counted(self, run: str, revision: str, kind: str, limit: int) -> list[tuple[Entry, tuple[str, ...]]]:
+        """Entries of all spools that were counted with this kind of difference, as `Spool.counted` has them; those received last first."""
+        found = [each for several in await self._of_each(lambda spool: spool.counted(run, revision, kind, limit)) for each in several]
+        return sorted(found, key=lambda each: each[0].envelope.received_at, reverse=True)[:limit]
 
     async def retry(self, entry_ids: Collection[str], now: float, *, revision: str | None = None) -> list[str]:
         """Make entries due, wherever they are; the ids it did this to."""

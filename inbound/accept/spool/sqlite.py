@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from inbound.accept.envelope import Envelope
-from inbound.accept.spool import Backlog, Content, Draft, Entry, Load, Query, SpoolDamaged, SpoolError, State, Update, entries
+from inbound.accept.spool import Backlog, Content, Draft, Entry, Load, Query, SpoolDamaged, SpoolError, State, Tally, Update, entries, tallies
 from inbound.accept.spool.blobs import Blob
 from inbound.accept.spool.checks import check_put, check_update
 from inbound.accept.spool.commits import GroupCommit
@@ -266,6 +266,17 @@ class SqliteSpool:
 
     async def revision(self, digest: str) -> str | None:
         return await self._read(partial(entries.revision, digest=digest))
+
+    async def open_tally(self, run: str, revision: str, now: float) -> None:
+        await self._write(partial(tallies.begin, run=run, revision=revision, now=now))
+        while await self._write(partial(tallies.forget_others, run=run, limit=CHUNK)):
+            pass
+
+    async def tallies(self, run: str) -> list[Tally]:
+        return await self._read(partial(tallies.of_run, run=run))
+
+    async def counted(self, run: str, revision: str, kind: str, limit: int) -> list[tuple[Entry, tuple[str, ...]]]:
+        return await self._look(partial(tallies.counted, run=run, revision=revision, kind=kind, limit=max(limit, 0)))
 
     async def sweep(self, *, finished_before: float, content_before: float, keep_revisions: Collection[str]) -> int:
         swept = await self._sweep(partial(entries.sweep_entries, finished_before=finished_before, limit=CHUNK))

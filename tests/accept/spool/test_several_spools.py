@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from inbound.accept.envelope import Envelope, Peer, new_message_id
-from inbound.accept.spool import Query, State
+from inbound.accept.spool import Judged, Query, State, Update
 from inbound.accept.spool.several import SeveralSpools, spool_folder, spool_numbers
 from inbound.accept.spool.sqlite import SqliteSpool
 
@@ -46,6 +46,12 @@ async def test_a_visitor_sees_all_of_them_as_one_and_acts_where_the_entry_is(tmp
     assert sorted(await visitor.retry([first, third, "0" * 40], 1.0)) == sorted([first, third])
     assert await visitor.drop([second]) == [second]
     assert (await visitor.counts())[State.DEFERRED] == 2
+    for owner, entry_id in ((owners[0], first), (owners[2], third)):
+        await owner.open_tally("run", "r", 40.0)
+        await owner.update(entry_id, Update(state=State.DEAD, finished=50.0, judged=Judged("run", "r", "k", "{}")))
+    assert [[tally.messages for tally in each] for each in await visitor.tallies("run")] == [[0, 1], [], [0, 1]]
+    assert [entry.id for entry, _ in await visitor.counted("run", "r", "k", 2)] == [first, third]
+    assert [entry.id for entry, _ in await visitor.counted("run", "r", "k", 1)] == [first]
     await visitor.stop()
     for owner in owners:
         await owner.stop()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 from letters import Clock, drafted, envelope, octets, read, step
 
-from inbound.accept.spool import Query, Spool, SpoolError, State, Update
+from inbound.accept.spool import Judged, Query, Spool, SpoolError, State, Update
 from inbound.accept.spool.memory import MemorySpool
 from inbound.accept.spool.sqlite import SqliteSpool
 
@@ -35,8 +35,14 @@ plain = st.builds(
     assessment=st.none() | st.text(max_size=5),
     clear_steps=st.booleans(),
 )
+judgements = st.builds(
+    lambda run, revision, kind, refused: Judged(run, revision, kind, f"told {kind}" if kind else "", tuple(refused)),
+    st.sampled_from(["a", "b"]), st.sampled_from(["r0", "r1"]), st.sampled_from(["", "k", "l"]), st.lists(st.text(max_size=3), max_size=2),
+)
 updates = st.one_of(
     plain,
+    st.builds(lambda update, at, judged: replace(update, state=State.DEAD, finished=at, judged=judged), plain, times, judgements),
+    st.builds(lambda update, at, judged: replace(update, state=State.DONE, finished=at, judged=judged), plain, times, judgements),
     st.builds(lambda update, due: replace(update, state=State.DEFERRED, due=due), plain, times),
     st.builds(lambda update, at: replace(update, state=State.DEAD, finished=at), plain, times),
     st.builds(lambda update, at, drop: replace(update, state=State.DONE, finished=at, drop_content=drop), plain, times, st.booleans()),
@@ -148,6 +154,10 @@ class Twins(RuleBasedStateMachine):
     def keep_revision(self, number: int) -> None:
         self.both(lambda spool: spool.keep_revision(f"r{number}", "text"))
 
+    @rule(run=st.sampled_from(["a", "b"]), revision=st.sampled_from(["r0", "r1"]))
+    def open_tally(self, run: str, revision: str) -> None:
+        self.both(lambda spool: spool.open_tally(run, revision, self.clock.now))
+
     @rule(query=queries)
     def find(self, query: Query) -> None:
         self.both(lambda spool: spool.find(query))
@@ -180,6 +190,9 @@ class Twins(RuleBasedStateMachine):
         self.both(lambda spool: spool.waiting())
         for id_ in self.known:
             self.both(lambda spool, id_=id_: spool.get(id_))  # type: ignore[misc]
+        for run in ("a", "b"):
+            self.both(lambda spool, run=run: spool.tallies(run))  # type: ignore[misc]
+            self.both(lambda spool, run=run: spool.counted(run, "r1", "k", 3))  # type: ignore[misc]
         for digest in ("r0", "r1", "r2"):
             self.both(lambda spool, digest=digest: spool.revision(digest))  # type: ignore[misc]
 

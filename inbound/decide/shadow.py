@@ -1,0 +1,82 @@
+"""How the way of a message under a candidate rule set differs from the way that it went, put so that messages with the same difference are alike.
+
+Whom a message is for is left out of it: what many senders and recipients meet is one difference. Pure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from inbound.decide.engine import Acceptance
+from inbound.decide.routes import Route, difference
+
+WHY = {
+    Acceptance.NO_RULE: "no enabled rule matches it",
+    Acceptance.TLS_REQUIRED: "every rule that matches it requires TLS",
+    Acceptance.BOUNCE: "nothing but a rule's bounce would come of it",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What the candidate does differently. Steps are as in `routes.step_json`, without their recipients: those that only the rules in force
+    have, those that only the candidate has, and those that both have, for other recipients or in another order. `notes` are sentences.
+
+    `refused` are the recipients that only the candidate would refuse.
+    """
+
+    removed: tuple[dict[str, Any], ...]
+    added: tuple[dict[str, Any], ...]
+    moved: tuple[dict[str, Any], ...]
+    notes: tuple[str, ...]
+    refused: tuple[str, ...]
+
+    @property
+    def told(self) -> str:
+        """JSON text, the same for all messages with this difference."""
+        return json.dumps({"removed": self.removed, "added": self.added, "moved": self.moved, "notes": self.notes}, separators=(",", ":"))
+
+    @property
+    def kind(self) -> str:
+        """A short name of the difference."""
+        return hashlib.sha256(self.told.encode()).hexdigest()[:12]
+
+
+def change(then: Route, now: Route) -> Change | None:
+    """What `now`, the candidate's route, has that `then` has not; None where nothing is different."""
+    found = difference(then, now)
+    if found is None:
+        return None
+    removed, added = list(map(_anyone, found.removed)), list(map(_anyone, found.added))
+    moved = [step for step in removed if step in added]
+    before = dict(then.refused)
+    refused = tuple(recipient for recipient, why in now.refused if before.get(recipient) is not why)
+    return Change(tuple(_without(removed, added)), tuple(_without(added, removed)), tuple(moved), tuple(_notes(then, now, refused)), refused)
+
+
+def _anyone(step: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in step.items() if key != "Recipients"}
+
+
+def _without(steps: list[dict[str, Any]], others: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [step for step in steps if step not in others]
+
+
+def _notes(then: Route, now: Route, refused: tuple[str, ...]) -> Iterator[str]:
+    if now.shut and not then.shut:
+        yield "an IP filter refuses the client"
+    if then.shut and not now.shut:
+        yield "no IP filter refuses the client"
+    after = dict(now.refused)
+    for why in dict.fromkeys(after[recipient] for recipient in refused):
+        yield f"a recipient is refused: {WHY[why]}"
+    if any(recipient not in after for recipient, _ in then.refused):
+        yield "a recipient is not refused"
+    if now.disposition is not then.disposition:
+        yield f"ends {now.disposition}, not {then.disposition}"
+    for function in now.assumed:
+        yield f"supposes that {function} answers CONTINUE"
