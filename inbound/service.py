@@ -41,6 +41,8 @@ from inbound.deliver.channels import channels
 from inbound.deliver.intake import Rejection, SpoolIntake
 from inbound.deliver.pressure import Bounds, Pressure, reserve
 from inbound.deliver.retry import Schedule
+from inbound.deliver.shadow import Shadow
+from inbound.deliver.shadow_state import state_file
 from inbound.deliver.smtp import Smarthost, SmtpSmarthost
 from inbound.deliver.standing import Standing
 from inbound.deliver.vigil import Vigil
@@ -73,13 +75,13 @@ class Service:
     `chosen_with` names what an operator chooses the addresses with, for the error that one of them is taken. `inherited` sockets of systemd,
     by name, take the place of INBOUND_LISTEN. One of several processes has a `spool` folder of its own, is handed the text of its rules by
     `source` and told when to ask for it again (`rules.refresh`), and what it would tell of them is told by others. One that does not listen
-    (`listens`) only works off what its spool holds.
+    (`listens`) only works off what its spool holds. One of them `tells` the log of the shadow, which each follows by itself.
     """
 
     def __init__(self, settings: Settings, log: Log, *, access: Access | None = None, aws: Aws | None = None, on_rules: OnRules = _nothing,
                  production: bool = True, trial: Trial | None = None, smarthost: Smarthost | None = None,
                  chosen_with: Mapping[str, str] = CHOSEN_WITH, inherited: Mapping[str, list[socket.socket]] = MappingProxyType({}),
-                 spool: Path | None = None, source: Callable[[], str] | None = None, listens: bool = True) -> None:
+                 spool: Path | None = None, source: Callable[[], str] | None = None, listens: bool = True, tells: bool = True) -> None:
         self.settings = settings
         self.log = log
         self.production = production
@@ -101,8 +103,10 @@ class Service:
         self.bulletin = Bulletin(settings, log, self.metrics, self.alerts.tell, production=production, scanners=scanners(settings))
         self._source = source
         self._listens = listens
+        self.shadow = Shadow(self.spool, state_file(settings.data), log, stop_scope=StopScope(settings.stop_scope), clock=time.time,
+                             certain=certain(settings), tells=tells)
         self.worker = Worker(self.spool, self.aws, terms(settings), log, assess=trial.assessor(self.assessor) if trial else self.assessor,
-                             bounces=self.bounces, metrics=self.metrics, tell=self.alerts.tell)
+                             bounces=self.bounces, metrics=self.metrics, tell=self.alerts.tell, shadow=self.shadow)
         self.rules = RuleBook(settings.rules, on_load=self._adopt, on_error=self._rejected, tls=self.certificate is not None or not production,
                               smarthost=self.bounces is not None, source=source)
         self.intake = SpoolIntake(self.spool, self.worker, lambda: self.rules.current.rule_set, log, pressure=self.pressure,
@@ -149,9 +153,10 @@ class Service:
         if waiting:
             self.log.info(Event.SPOOL_RECOVERED, **waiting)
         await self.pressure.look()
+        await self.shadow.look()
         await self.worker.start()
         await self.listener.open(sockets, secure)
-        watches = (self._sweep(), self.pressure.watch(), self.vigil.watch(), self.alerts.run())
+        watches = (self._sweep(), self.pressure.watch(), self.vigil.watch(), self.alerts.run(), self.shadow.watch())
         self._tasks = [asyncio.create_task(watch) for watch in watches]
         if self._source is None:
             self._tasks.append(asyncio.create_task(self.rules.watch()))
@@ -223,13 +228,18 @@ class Service:
     def _scanner(self, name: str) -> AbstractAsyncContextManager[None]:
         return self.worker.sinks.scanner(name)
 
+    def _revisions(self) -> list[str]:
+        """Those in use: of the rules, and of the candidate beside them."""
+        used = (self.rules.current.rule_set, self.shadow.candidate)
+        return [rule_set.revision for rule_set in used if rule_set is not None]
+
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP)
             now = time.time()
             try:
                 await self.spool.sweep(finished_before=now - self.settings.retain, content_before=now - self.settings.retain_content,
-                                       keep_revisions=[self.rules.current.rule_set.revision])
+                                       keep_revisions=self._revisions())
             except SpoolError as error:
                 self.log.error(Event.SPOOL_FAILED, error=str(error))
 

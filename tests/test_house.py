@@ -63,6 +63,8 @@ OUTSIDE = {
     "deliver/memory.py": "the twin of AWS waits as its model does",
     "deliver/pressure.py": "looks at the disk",
     "deliver/smtp.py": "the smarthost",
+    "deliver/shadow.py": "follows the candidate's file",
+    "deliver/shadow_state.py": "the state file of the shadow",
     "deliver/sinks.py": "limits and breakers run on the clock",
     "deliver/vigil.py": "looks for what lasts too long",
     "deliver/worker.py": "the loop over what is due",

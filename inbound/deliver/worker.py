@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Collection, Generator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -28,6 +28,7 @@ from inbound.deliver.bounces import Bounces
 from inbound.deliver.notification import SNS_MESSAGE_LIMIT, SNS_SUBJECT
 from inbound.deliver.ports import Ports
 from inbound.deliver.retry import Schedule
+from inbound.deliver.shadow import Shadow
 from inbound.deliver.sinks import MessageRefused, SinkBusy, SinkClosed, SinkDown, SinkFailure, Sinks, set_within
 from inbound.deliver.timekeeper import Timekeeper
 from inbound.deliver.trace import ACTION, TOPIC, notifies
@@ -80,8 +81,9 @@ class Worker:
 
     def __init__(self, spool: Spool, aws: Aws, terms: Terms, log: Log, *, assess: Assess | None = None, clock: Timekeeper | None = None,
                  monotonic: Callable[[], float] = time.monotonic, bounces: Bounces | None = None, metrics: Metrics | None = None,
-                 tell: Tell = untold) -> None:
+                 tell: Tell = untold, shadow: Shadow | None = None) -> None:
         self._spool = spool
+        self._shadow = shadow
         self._ports = Ports(aws, bounces)
         self._terms = terms
         self._assess = assess
@@ -237,10 +239,19 @@ class Worker:
         except Exception as error:
             self._log.exception(Event.WORKER_FAILED, id=entry.id, error=repr(error))
             update = self._later(entry, f"internal error: {error!r}", record=record)
+        if self._shadow is not None and self._shadow.candidate is not None:
+            update = self._shadowed(self._shadow, entry, update, record)
         await self._commit(entry, update, record, lazy=update.state is State.DONE)
         if update.sink:
             self.sinks.waits(update.sink, failed=update.attempts is not None)
         self._tell(entry, update, record)
+
+    def _shadowed(self, shadow: Shadow, entry: Entry, update: Update, record: Record) -> Update:
+        """The update that ends a message, with what the candidate rules make of it."""
+        rule_set = self._rule_sets.get(entry.envelope.revision)
+        if rule_set is None or update.state not in (State.DONE, State.DEAD):
+            return update
+        return replace(update, judged=shadow.judge(entry, rule_set, record.steps()))
 
     async def _walk(self, entry: Entry, record: Record) -> Update:
         """Drive the engine to its end. Raises StepStopped when the message has to wait or is dead."""
@@ -521,6 +532,10 @@ class Record:
     def done(self) -> list[str]:
         """What was done, in order, a few words for each step: `support: S3 12 ms`."""
         return [f"{s.rule}: {s.detail.get('action', '')}{_word(s)}{f' {s.milliseconds} ms' if s.sink else ''}" for s in self._known.values()]
+
+    def steps(self) -> Collection[StepRecord]:
+        """The records of what is done."""
+        return self._known.values()
 
     def add(self, record: StepRecord, *, effect: bool = False) -> None:
         """Keep a record until the next commit; `effect` asks for one before the next side effect."""

@@ -13,7 +13,6 @@ from typing import Any, BinaryIO, Protocol
 
 from inbound.accept.envelope import Envelope
 
-
 KINDS = 1000  # tallies of one candidate's revision: senders choose whom their messages are for, and so how many kinds of difference there are
 OTHERS = "others"  # the kind of all that come after these
 

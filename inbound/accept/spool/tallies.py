@@ -11,6 +11,7 @@ from inbound.accept.spool import KINDS, OTHERS, Entry, Judged, Tally
 from inbound.accept.spool.database import Connection
 from inbound.accept.spool.rows import ENTRY_COLUMNS, entry_shown, storable
 
+
 def begin(connection: Connection, run: str, revision: str, now: float) -> None:
     """A tally of what has no difference, empty unless it is there."""
     _add(connection, Judged(run, storable(revision)), 0, now)

@@ -29,6 +29,7 @@ COMMANDS = {
     "import": "Write a rules.yaml from SES, CloudFormation or Terraform.",
     "export": "Print the rules as SES has them.",
     "prove": "Judge what SES received, and tell where it is not what SES did.",
+    "shadow": "Try a candidate rule file on all mail, without acting, and tell what would be different.",
     "policy": "Print the least AWS permissions that the rules need.",
     "dns": "Print the DNS records to publish.",
     "doctor": "Try what the rules need: AWS, certificate, DNS, disk.",

@@ -54,6 +54,14 @@ class Screen:
             case Event.RULES_REJECTED:
                 errors = "\n          ".join(event["errors"])
                 return f"{_word('rules', 'red')}  {event['file']} is not used, revision {event['kept']} stays:\n          {errors}"
+            case Event.SHADOW_LOADED:
+                return f"{_word('shadow', 'green')}  {event['file']}: {event['rules']} rules tried on every message, revision {event['revision']}"
+            case Event.SHADOW_REJECTED:
+                errors = "\n          ".join(event["errors"])
+                kept = f"revision {event['kept']} is tried on" if event["kept"] else "nothing is tried"
+                return f"{_word('shadow', 'red')}  {event['file']} is not tried, {kept}:\n          {errors}"
+            case Event.SHADOW_STOPPED:
+                return f"{_word('shadow', 'yellow')}  {event['file']} is not tried any more"
             case Event.SINK_DOWN:
                 return f"{_word('sink', 'red')}  {event['sink']} is down: {safe(event['error'])}"
             case Event.SINK_UP:

@@ -33,7 +33,7 @@ class Child:
         log.configure(self.settings.log, level=self.settings.log_level, hidden=HIDDEN, shared=True)
         self._rules = ""
         self.service = Service(self.settings, log.get().bind(process=number), inherited=sockets, spool=spool_folder(self.settings.data, number),
-                               source=lambda: self._rules, listens=bool(sockets))
+                               source=lambda: self._rules, listens=bool(sockets), tells=number == 1)
         self._station = OneProcess(self.service)
         self._ending = asyncio.Event()
         self.handlers: dict[str, Handler] = {

@@ -1,4 +1,4 @@
-"""What a shadow counts: once a message, with the update that ends it, however often it is judged; and what is left of it after all that may happen."""
+"""What a shadow counts: once a message, with the update that ends it, however often it is judged; and what is left of it."""
 
 from __future__ import annotations
 
