@@ -116,7 +116,7 @@ def _notes(then: Route, now: Route) -> list[str]:
     if now.shut != then.shut:
         notes.append("an IP filter refuses the client" if now.shut else "no IP filter refuses the client")
     before, after = dict(then.refused), dict(now.refused)
-    notes += [f"{recipient} is refused: {_WHY[said]}" for recipient, said in after.items() if before.get(recipient) is not said]
+    notes += [f"{recipient} is refused: {WHY[said]}" for recipient, said in after.items() if before.get(recipient) is not said]
     notes += [f"{recipient} is not refused" for recipient in before if recipient not in after]
     if now.scans != then.scans:
         notes.append("is looked through for spam and viruses" if now.scans else "is not looked through for spam and viruses")
@@ -125,7 +125,7 @@ def _notes(then: Route, now: Route) -> list[str]:
     return notes
 
 
-_WHY = {
+WHY = {
     Acceptance.NO_RULE: "no enabled rule matches it", Acceptance.TLS_REQUIRED: "every rule that matches it requires TLS",
     Acceptance.BOUNCE: "nothing but a rule's bounce would come of it",
 }

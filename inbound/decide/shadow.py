@@ -11,14 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from inbound.decide.engine import Acceptance
-from inbound.decide.routes import Route, difference
-
-WHY = {
-    Acceptance.NO_RULE: "no enabled rule matches it",
-    Acceptance.TLS_REQUIRED: "every rule that matches it requires TLS",
-    Acceptance.BOUNCE: "nothing but a rule's bounce would come of it",
-}
+from inbound.decide.routes import WHY, Route, difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,5 +71,7 @@ def _notes(then: Route, now: Route, refused: tuple[str, ...]) -> Iterator[str]:
         yield "a recipient is not refused"
     if now.disposition is not then.disposition:
         yield f"ends {now.disposition}, not {then.disposition}"
+    if now.scans != then.scans:
+        yield "is looked through for spam and viruses" if now.scans else "is not looked through for spam and viruses"
     for function in now.assumed:
         yield f"supposes that {function} answers CONTINUE"

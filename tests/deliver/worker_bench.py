@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -12,11 +13,13 @@ from inbound.accept.envelope import Envelope, Peer, new_message_id
 from inbound.accept.rate import Rate
 from inbound.accept.spool import Entry, State
 from inbound.accept.spool.memory import MemorySpool
+from inbound.decide.engine import StopScope
 from inbound.decide.rules import RuleFile, RuleSet
 from inbound.deliver.backscatter import Caps
 from inbound.deliver.bounces import Bounces, BounceTerms
 from inbound.deliver.memory import MemoryAws, MemorySmarthost
 from inbound.deliver.retry import Schedule
+from inbound.deliver.shadow import Shadow
 from inbound.deliver.timekeeper import Timekeeper
 from inbound.deliver.work import Identity
 from inbound.deliver.worker import Terms, Worker
@@ -49,7 +52,8 @@ def rule_set(*rules: dict[str, Any]) -> RuleSet:
 class Bench:
     """`send` puts a message into the spool and hands it to the worker, as the intake does."""
 
-    def __init__(self, *rules: dict[str, Any], spool: MemorySpool | None = None, smarthost: MemorySmarthost | None = None, **terms: Any) -> None:
+    def __init__(self, *rules: dict[str, Any], spool: MemorySpool | None = None, smarthost: MemorySmarthost | None = None,
+                 shadow: Path | None = None, **terms: Any) -> None:
         self.now = 1_000_000.0
         self.ticks = 0.0
         self.set = 0.0
@@ -58,13 +62,17 @@ class Bench:
         self.aws = MemoryAws()
         caps = Caps(Rate(1000, 3600.0), Rate(20, 3600.0))
         self.bounces = Bounces(smarthost, BounceTerms("mx.test"), caps, monotonic=lambda: self.ticks) if smarthost else None
+        self.shadow_state = shadow
         terms = {"schedule": Schedule(60, 900, 4 * 3600)} | terms
         self.worker = self.new_worker(terms)
         self.terms = terms
 
     def new_worker(self, terms: dict[str, Any]) -> Worker:
+        self.shadow = Shadow(self.spool, self.shadow_state or Path("nowhere"), structlog.get_logger(), clock=lambda: self.now,
+                             stop_scope=terms.get("stop_scope", StopScope.RECIPIENTS))
         return Worker(self.spool, self.aws, Terms(Identity("mx.test", "mx.test"), **terms), structlog.get_logger(),
-                      clock=Timekeeper(lambda: self.now, lambda: self.now - self.set), monotonic=lambda: self.ticks, bounces=self.bounces)
+                      clock=Timekeeper(lambda: self.now, lambda: self.now - self.set), monotonic=lambda: self.ticks, bounces=self.bounces,
+                      shadow=self.shadow)
 
     async def __aenter__(self) -> Bench:
         await self.spool.start()

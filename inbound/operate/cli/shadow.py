@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -152,6 +152,8 @@ def _state(data: Path) -> ShadowState | None:
     """The state of the data folder. Exits where it cannot be read."""
     from inbound.deliver.shadow_state import ShadowStateError, read_state, state_file  # noqa: PLC0415  # --help need not pay for it
 
+    if not data.is_dir():
+        _no_folder(data)
     try:
         return read_state(state_file(data))
     except ShadowStateError as error:
@@ -163,9 +165,13 @@ def _owned(data: Path) -> None:
     try:
         owner = data.stat().st_uid
     except FileNotFoundError:
-        fail(f"there is no data folder {data}; name that of the service with --data DIR")
+        _no_folder(data)
     if owner != os.geteuid():
         fail(f"the data folder {data} belongs to user {_name(owner)}, and you are {_name(os.geteuid())}: run this as the service's user")
+
+
+def _no_folder(data: Path) -> NoReturn:
+    fail(f"there is no data folder {data}; name that of the service with --data DIR")
 
 
 def _name(number: int) -> str:
