@@ -65,14 +65,14 @@ def compare(entry: Entry, then: Rules, now: Rules, stop_scope: StopScope = StopS
     """
     envelope = entry.envelope
     mail = Mail(envelope.forward_paths, envelope.tls is not None, stop_scope)
-    flows = _recorded(entry.steps)
+    flows = recorded(entry.steps)
     before = route(then.rule_set, mail, envelope.peer.address, flows, then.certain)
     after = route(now.rule_set, mail, envelope.peer.address, flows, now.certain)
     return Comparison(entry, before, after, difference(before, after), tuple(_not_performed(before, entry.steps)))
 
 
-def _recorded(records: Iterable[StepRecord]) -> Flows:
-    """What functions answered."""
+def recorded(records: Iterable[StepRecord]) -> Flows:
+    """What functions answered for a message: at the very step, else the last time that this function was asked."""
     by_digest: dict[str, Flow] = {}
     by_function: dict[str, Flow] = {}
     for record in records:

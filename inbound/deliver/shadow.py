@@ -11,17 +11,17 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from inbound.accept import policy
-from inbound.accept.spool import Entry, Judged, Outcome, Spool, SpoolError, StepRecord
+from inbound.accept.spool import Entry, Judged, Spool, SpoolError, StepRecord
 from inbound.changes import follow
-from inbound.decide.engine import Flow, Mail, Step, StopScope
+from inbound.decide.engine import Mail, StopScope
 from inbound.decide.load import Loaded, RulesError, parse
-from inbound.decide.routes import Flows, route
-from inbound.decide.rules import Lambda, RuleSet
+from inbound.decide.routes import route
+from inbound.decide.rules import RuleSet
 from inbound.decide.session_bounce import Certain
 from inbound.decide.shadow import change
 from inbound.decide.watch import RuleBook
+from inbound.deliver.replay import recorded
 from inbound.deliver.shadow_state import ShadowState, ShadowStateError, read_state
-from inbound.deliver.trace import ACTION
 from inbound.log import Event, Log
 
 CertainOf = Callable[[RuleSet], Certain]
@@ -139,7 +139,7 @@ class Shadow:
             envelope = entry.envelope
             mail = Mail(envelope.forward_paths, envelope.tls is not None, self._stop_scope)
             client = policy.client_address(envelope.peer.address) if envelope.peer.address else ""
-            flows = answered(records)
+            flows = recorded(records)
             then = route(rule_set, mail, client, flows, self._certain_under(rule_set))
             found = change(then, route(candidate, mail, client, flows, self._certain_under(candidate)))
         except Exception as error:
@@ -156,20 +156,3 @@ class Shadow:
             self._certain = dict(list(self._certain.items())[-3:])
             self._certain[rule_set.revision] = self._certain_of(rule_set)
         return self._certain[rule_set.revision]
-
-
-def answered(records: Iterable[StepRecord]) -> Flows:
-    """The flows of synchronous functions: that of the same step, else the last answer of the same function for this message, as recorded."""
-    of_steps: dict[str, str] = {}
-    of_functions: dict[str, str] = {}
-    for record in records:
-        if record.part == ACTION and record.outcome is Outcome.DONE and "answer" in record.detail:
-            of_steps[record.digest] = of_functions[record.detail["function"]] = record.flow
-
-    def flow(step: Step) -> Flow | None:
-        if not isinstance(step.action, Lambda):
-            return None
-        found = of_steps.get(step.digest) or of_functions.get(step.action.FunctionArn)
-        return Flow(found) if found else None
-
-    return flow

@@ -29,7 +29,7 @@ def told(then: RuleSet, now: RuleSet, *recipients: str, **more: Any) -> dict[str
 
 
 @given(RULES, RULES, MAILS, st.sampled_from([None, *Flow]))
-def test_there_is_a_change_exactly_where_there_is_a_difference_and_it_says_something(then: RuleSet, now: RuleSet, mail: Mail, flow: Flow | None) -> None:
+def test_there_is_a_change_where_there_is_a_difference_and_it_says_something(then: RuleSet, now: RuleSet, mail: Mail, flow: Flow | None) -> None:
     routes = route(then, mail, "", lambda _: flow), route(now, mail, "", lambda _: flow)
     found = change(*routes)
     assert (found is None) == (difference(*routes) is None)

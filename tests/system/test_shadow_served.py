@@ -45,6 +45,14 @@ def candidate(tmp_path: Path) -> Path:
     return tmp_path / "candidate.yaml"
 
 
+def put(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
 async def send(serve: Serve, *recipients: str) -> str:
     """A message, and the end of all that is done with it; its id."""
     first, *more = recipients
@@ -100,7 +108,7 @@ async def test_a_candidate_is_tried_on_real_mail_and_the_report_groups_what_diff
         assert (await command(serve, "explain", each)).returncode == 0
 
     position = len(serve.events)
-    candidate.write_text(NARROW)
+    put(candidate, NARROW)
     narrow = await serve.until(lambda e: e["event"] == "shadow.loaded", after=position)
     for recipient in ("x@example.com", "y@example.com", "x@example.com", "support@example.com"):
         await send(serve, recipient)
@@ -112,7 +120,7 @@ async def test_a_candidate_is_tried_on_real_mail_and_the_report_groups_what_diff
     assert await report(serve) == [(3, ["all all/"], [], ["a recipient is refused: no enabled rule matches it", "ends UNMATCHED, not COMPLETED"])]
 
     position = len(serve.events)
-    serve.rules.write_text(NARROW)
+    put(serve.rules, NARROW)
     await serve.until(lambda e: e["event"] == "rules.loaded", after=position)
     await send(serve, "support@example.com")
     assert ((await tell(serve))["judged"], (await tell(serve))["differ"]) == (5, 3), "the rules are what the candidate is now"
@@ -128,7 +136,7 @@ async def test_a_broken_edit_or_a_candidate_that_is_gone_changes_nothing_and_is_
     await tell(serve, "candidate.yaml")
     revision = (await serve.until(lambda e: e["event"] == "shadow.loaded"))["revision"]
     position = len(serve.events)
-    candidate.write_text("RuleSets: [")
+    put(candidate, "RuleSets: [")
     rejected = await serve.until(lambda e: e["event"] == "shadow.rejected", after=position)
     assert (rejected["file"], rejected["kept"]) == (str(candidate), revision)
     assert rejected["errors"][0].startswith(f"{candidate}:2:1: ")
@@ -136,7 +144,7 @@ async def test_a_broken_edit_or_a_candidate_that_is_gone_changes_nothing_and_is_
     told = await tell(serve, "report")
     assert (told["revision"], told["judged"], told["differ"]) == (revision, 1, 1)
     assert told["trouble"].startswith(f"{candidate}:2:1: ")
-    candidate.unlink()
+    remove(candidate)
     gone = await serve.until(lambda e: e["event"] == "shadow.rejected" and "no such file" in e["errors"][0], after=position)
     assert gone["kept"] == revision
     await send(serve, "support@example.com")
@@ -149,7 +157,7 @@ async def test_a_broken_edit_or_a_candidate_that_is_gone_changes_nothing_and_is_
     await send(serve, "support@example.com")
     assert ((await tell(serve))["judged"], (await tell(serve))["revision"]) == (3, revision), "a restart finds no file, and goes on all the same"
     position = len(serve.events)
-    candidate.write_text(ELSEWHERE)
+    put(candidate, ELSEWHERE)
     await serve.until(lambda e: e["event"] == "shadow.loaded" and e["revision"] == revision, after=position)
     assert (await tell(serve))["trouble"] == ""
     assert await serve.kill(signal.SIGTERM) == 0
@@ -157,7 +165,7 @@ async def test_a_broken_edit_or_a_candidate_that_is_gone_changes_nothing_and_is_
 
 async def test_several_processes_count_as_one_through_a_crash_and_a_restart(tmp_path: Path, sink: Sink, candidate: Path) -> None:
     rules = RULES.replace("support@example.com", "u@example.com")
-    candidate.write_text(rules.replace("support/", "elsewhere/"))
+    put(candidate, rules.replace("support/", "elsewhere/"))
     serve = Serve(tmp_path, rules, sink.endpoint, processes="2", **QUICK)
     await serve.start()
     await tell(serve, "candidate.yaml")
@@ -198,11 +206,11 @@ async def test_started_before_the_service_and_stopped_beside_it(tmp_path: Path, 
     told = await tell(serve, "candidate.yaml")
     assert (told["state"], told["running"], told["revision"]) == ("on", False, "")
     assert "which no service has taken yet" in told["trouble"]
-    candidate.unlink()
+    remove(candidate)
     await serve.start()
     await send(serve, "support@example.com")
     assert (await tell(serve))["differ"] == 1, "the text of the beginning is kept"
-    candidate.write_text(ELSEWHERE)
+    put(candidate, ELSEWHERE)
     again = await command(serve, "shadow", "candidate.yaml")
     assert again.stdout.startswith("candidate.yaml is tried already, and followed")
     assert (await tell(serve))["differ"] == 1, "and counts on"
