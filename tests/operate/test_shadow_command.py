@@ -13,9 +13,9 @@ from click.testing import CliRunner, Result
 
 from inbound.accept.spool.several import spool_folder
 from inbound.accept.spool.sqlite import SqliteSpool
+from inbound.deliver.shadow_schema import Report
 from inbound.operate import cli as package
 from inbound.operate.cli.shadow import shadow
-from inbound.operate.shadow_schema import Report
 
 GOOD = 'RuleSets: {default: [{Name: a, Recipients: [example.com], Actions: [{S3Action: {BucketName: mail}}]}]}\n'
 

@@ -16,7 +16,7 @@ from sink import Sink
 from test_processes import pid_of, send_to_each
 from test_serve import command, inbound
 
-from inbound.operate.shadow_schema import Report
+from inbound.deliver.shadow_schema import Report
 
 RULES = """
 Identities: [example.com]

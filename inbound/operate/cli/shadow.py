@@ -43,7 +43,7 @@ def shadow(what: str | None, examples: int, revision: str, data: Path, as_json: 
     A message is judged when all is done, or it is a dead letter. Mail that the rules in force refuse is not seen.
     """
     if as_schema:
-        from inbound.operate.shadow_schema import schema  # noqa: PLC0415  # only when it is asked for
+        from inbound.deliver.shadow_schema import schema  # noqa: PLC0415  # only when it is asked for
 
         click.echo(json.dumps(schema(), indent=2))
     elif what == "report":
