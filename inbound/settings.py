@@ -432,7 +432,8 @@ class Settings(BaseSettings):
     alert_hook: Annotated[SecretStr | None, NoDecode, BeforeValidator(_hook)] = Field(
         None, description="URL that gets alerts as JSON, by POST; nothing shows it")
     retain: Duration = Field(7 * 86400.0, ge=0, description="how long the trace of a finished message is kept")
-    retain_content: Duration = Field(0.0, ge=0, description="how long the content of a finished message is kept (in `inbound dev` 7d)")
+    retain_content: Duration = Field(
+        0.0, ge=0, description="how long the content of a finished message is kept for `inbound replay`, room permitting (in `inbound dev` 7d)")
     log: Literal["", "text", "json"] = Field("", description="`text` or `json`; default: text on a terminal, else json")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least level that is logged")
 

@@ -6,6 +6,7 @@ A look every second asks the file system and the spool; the hot path reads one a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from inbound.accept import reply
 from inbound.accept.reply import Reply
-from inbound.accept.spool import Spool, SpoolError
+from inbound.accept.spool import Load, Spool, SpoolError
 from inbound.deliver.alerts import Kind, Tell, untold
 from inbound.log import Event, Log
 from inbound.metrics import DISK_FREE, DISK_RESERVE, OLDEST, PRESSURE, SPOOL_BYTES, SPOOL_FAILURES, SPOOL_TROUBLE, Metrics
@@ -23,6 +24,7 @@ LOOK = 1.0  # seconds between looks
 SHARE = 20  # a spool that takes long to answer is asked again after a pause so many times as long
 PAUSE = 30.0  # but no longer than this
 MESSAGES = 1.5  # free space, in messages of the largest size, as Postfix wants it
+EARLY = 2  # reserves that are to be free while the content of finished messages is kept
 FLOOR = 64 << 20  # and no less than this: SQLite's log and the pages that it goes into need room
 
 
@@ -63,6 +65,7 @@ class Pressure:
         self._free = free
         self._clock = clock
         self._of_spool: tuple[Reply, str] | None = None  # what the spool's last answer came to
+        self._sheds = False  # has the last look made room?
         self._ask_at = 0.0  # when it is asked again, by the loop's clock
         self._metrics.put(DISK_RESERVE, bounds.reserve)
         self._metrics.put(SPOOL_TROUBLE, 0)
@@ -80,11 +83,12 @@ class Pressure:
         """
         loop = asyncio.get_running_loop()
         try:
-            found = await self._space()
+            free = await self._free_space()
             if not spare or loop.time() >= self._ask_at:
                 began = loop.time()
-                self._of_spool = await self._spooled()
+                self._of_spool = await self._spooled(free)
                 self._ask_at = loop.time() + min(PAUSE, SHARE * (loop.time() - began))
+            found = self._space(free)
             self._turn(*(found or self._of_spool or (None, "")))
             if self.trouble:  # no sender may come to find out that it is over, once a load balancer keeps them away
                 await self._spool.probe()
@@ -101,15 +105,18 @@ class Pressure:
         self._metrics.count(SPOOL_FAILURES)
         self._in_trouble(str(error))
 
-    async def _space(self) -> tuple[Reply, str] | None:
+    async def _free_space(self) -> int:
         free = await asyncio.to_thread(self._free, self._folder)
         self._metrics.put(DISK_FREE, free)
+        return free
+
+    def _space(self, free: int) -> tuple[Reply, str] | None:
         if free >= self._bounds.reserve:
             return None
         return reply.SPOOL_FULL, f"{_mb(free)} free at {self._folder}, where {_mb(self._bounds.reserve)} are to stay free"
 
-    async def _spooled(self) -> tuple[Reply, str] | None:
-        load = await self._spool.load()
+    async def _spooled(self, free: int) -> tuple[Reply, str] | None:
+        load = await self._with_room(await self._spool.load(), free)
         age = 0.0 if load.oldest is None else max(0.0, self._clock() - load.oldest)
         self._metrics.put(OLDEST, age)
         self._metrics.put(SPOOL_BYTES, load.octets)
@@ -118,6 +125,25 @@ class Pressure:
         if age > self._bounds.age:
             return reply.BACKLOG, f"the oldest message has waited {age:.0f} s, INBOUND_SPOOL_AGE is {self._bounds.age:.0f} s"
         return None
+
+    async def _with_room(self, load: Load, free: int) -> Load:
+        """The load once the content of finished messages is out of the way: it is there while there is room, and closes no door.
+
+        The file of the spool never shrinks. So room is made early, for small messages within the file: then the disk is not filled by what
+        is finished, and what is waiting has the reserve to itself.
+        """
+        bounds = self._bounds
+        over = 0 if bounds.octets is None else load.octets - bounds.octets
+        short = EARLY * bounds.reserve - free - load.spare
+        shed = 0
+        if max(over, short) > 0:
+            with contextlib.suppress(SpoolError):  # a disk with no room even for that closes the door, as one without such content
+                shed = await self._spool.shed(max(over, short))
+        if shed and not self._sheds:
+            self._log.warning(Event.SERVICE_WARNING, warning="content that INBOUND_RETAIN_CONTENT would keep longer is removed, oldest first, "
+                              f"since {'the disk fills up' if short > over else 'the spool reaches INBOUND_SPOOL_MAX'}")
+        self._sheds = shed > 0
+        return await self._spool.load() if shed else load
 
     def _in_trouble(self, error: str) -> None:
         if not self.trouble:

@@ -134,6 +134,57 @@ async def test_a_spool_over_its_size_is_452_until_what_waits_has_gone() -> None:
         assert accepted(await here.sent())
 
 
+async def test_content_kept_after_the_end_makes_room_before_any_mail_is_refused() -> None:
+    """INBOUND_RETAIN_CONTENT and INBOUND_SPOOL_MAX: the content finished first goes first, its trace stays, and senders notice nothing."""
+    async with house(octets=3000, keep_content=True) as here:
+        body = b"Subject: x\r\n\r\n" + b"y" * 1000
+        sent = []
+        for _ in range(6):
+            answer = await here.sent(body)
+            assert accepted(answer)
+            sent.append(answer.split()[-1])
+            await here.pressure.look()
+        assert here.logged(Event.INTAKE_CLOSED) == 0
+        assert [(await here.entry(one)).has_content for one in sent] == [False] * 4 + [True] * 2
+        assert len(here.journal.of(Event.SERVICE_WARNING)) == 1, "told once"
+
+
+async def test_content_kept_after_the_end_goes_before_the_disk_is_down_to_the_reserve() -> None:
+    async with house(keep_content=True) as here:
+        sent = [(await here.sent()).split()[-1] for _ in range(3)]
+        here.free = 120 * MB
+        await here.pressure.look()
+        assert [(await here.entry(one)).has_content for one in sent] == [True] * 3
+        here.free = 120 * MB - 1
+        await here.pressure.look()
+        assert [(await here.entry(one)).has_content for one in sent] == [False, True, True]
+        assert "the disk fills up" in here.journal.of(Event.SERVICE_WARNING)[0]["warning"]
+        assert accepted(await here.sent())
+
+
+async def test_what_waits_is_never_removed_to_make_room() -> None:
+    async with house(octets=100, keep_content=True) as here:
+        here.aws.down["s3:mail"] = SinkDown("no")
+        sent = (await here.sent(b"Subject: x\r\n\r\n" + b"y" * 1000)).split()[-1]
+        here.free = 0
+        await here.pressure.look()
+        assert await here.sent() == FULL
+        assert (await here.entry(sent)).has_content
+
+
+async def test_a_disk_with_no_room_to_make_room_is_452_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with house(keep_content=True) as here:
+        await here.sent()
+
+        async def full(octets: int) -> int:
+            raise SpoolFull(f"no space to remove {octets} octets")
+
+        monkeypatch.setattr(here.spool, "shed", full)
+        here.free = 0
+        await here.pressure.look()
+        assert (await here.sent(), here.pressure.trouble) == (FULL, "")
+
+
 async def test_a_backlog_older_than_the_bound_is_451_until_its_sink_answers() -> None:
     async with house(age=600) as here:
         here.aws.down["s3:mail"] = SinkDown("no")

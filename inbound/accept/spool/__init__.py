@@ -161,11 +161,13 @@ class Load:
     """How full the spool is. `oldest` is the earliest `since` of what waits, in seconds since the epoch, None when nothing does.
 
     Of what is DEFERRED or ACTIVE, it leaves out what waits for nothing but its own next attempt: one message that fails for reasons of its
-    own is no outage. `octets` is about what the messages, kept ones and dead letters included, take where they are stored.
+    own is no outage. `octets` is about what the messages, kept ones and dead letters included, take where they are stored. `spare` is about
+    what more can be stored, of small messages, before it takes more of the disk than it does.
     """
 
     oldest: float | None
     octets: int
+    spare: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,5 +365,11 @@ class Spool(Protocol):
     async def sweep(self, *, finished_before: float, content_before: float, keep_revisions: Collection[str]) -> int:
         """Remove DONE entries finished before `finished_before`, content of those finished before `content_before`, and revisions
         that no entry names and `keep_revisions` does not hold; how many entries went. DEFERRED, ACTIVE and DEAD never expire.
+        """
+        ...
+
+    async def shed(self, octets: int) -> int:
+        """Make room: remove the content of DONE entries, of those finished first, until at least `octets` of it are gone or none is left;
+        how many octets went. Their traces stay.
         """
         ...

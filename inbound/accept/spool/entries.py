@@ -60,6 +60,14 @@ class Swept(NamedTuple):
     more: bool
 
 
+class Shed(NamedTuple):
+    """One stroke of making room: how many octets of content it removed, the ids whose blob files are to go, and whether there is more."""
+
+    octets: int
+    blobs: list[str]
+    more: bool
+
+
 class Stroke(NamedTuple):
     """One stroke of work on the entries of a list: the ids it was done to, and how many of the list it has looked at."""
 
@@ -284,7 +292,7 @@ def load(connection: Connection) -> Load:
         [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")],
         connection.execute("SELECT coalesce(sum(size), 0) FROM entry INDEXED BY entry_blob WHERE content = 'blob'").fetchone(),
     )
-    return Load(min(found, default=None), (pages - free) * size + blobs)
+    return Load(min(found, default=None), (pages - free) * size + blobs, free * size)
 
 
 def _earliest(connection: Connection, state: State) -> float | None:
@@ -429,15 +437,33 @@ def sweep_entries(connection: Connection, finished_before: float, limit: int) ->
 def sweep_content(connection: Connection, finished_before: float, limit: int) -> Swept:
     """Remove the content of some DONE entries finished before that time."""
 
-    def empty(number: int) -> None:
-        connection.execute("DELETE FROM content WHERE entry = ?", (number,))
-        connection.execute("UPDATE entry SET content = '' WHERE number = ?", (number,))
-
     rows = connection.execute(
         "SELECT number, id, content FROM entry INDEXED BY entry_finished_content WHERE state = 'done' AND content <> '' AND finished < ? LIMIT ?",
         (finished_before, limit),
     )
-    return _swept(rows.fetchall(), empty, limit)
+    return _swept(rows.fetchall(), lambda number: _empty(connection, number), limit)
+
+
+def shed_content(connection: Connection, octets: int, limit: int) -> Shed:
+    """Remove the content of some DONE entries, of those finished first, until `octets` of it are gone."""
+    rows = connection.execute(
+        "SELECT number, id, content, size FROM entry INDEXED BY entry_finished_content WHERE state = 'done' AND content <> ''"
+        " ORDER BY finished, number LIMIT ?", (limit,),
+    ).fetchall()
+    chosen, shed = [], 0
+    for number, id_, content, size in rows:
+        if shed >= octets:
+            break
+        chosen.append((number, id_, content))
+        shed += size
+    swept = _swept(chosen, lambda number: _empty(connection, number), limit)
+    shed = sum(size for *_, size in rows[: swept.entries])
+    return Shed(shed, swept.blobs, more=swept.more and shed < octets)
+
+
+def _empty(connection: Connection, number: int) -> None:
+    connection.execute("DELETE FROM content WHERE entry = ?", (number,))
+    connection.execute("UPDATE entry SET content = '' WHERE number = ?", (number,))
 
 
 def _swept(rows: Sequence[tuple[int, str, str]], remove: Callable[[int], None], limit: int) -> Swept:

@@ -294,6 +294,17 @@ class MemorySpool:
         self._store.revisions = {digest: text for digest, text in self._store.revisions.items() if digest in named}
         return len(old)
 
+    async def shed(self, octets: int) -> int:
+        self._commit()
+        gone = 0
+        for entry in sorted((e for e in self._store.entries.values() if e.state is State.DONE and e.has_content), key=lambda e: e.finished):
+            if gone >= octets:
+                break
+            gone += entry.size
+            self._store.contents.pop(entry.id)
+            self._keep(replace(entry, has_content=False))
+        return gone
+
     def _check_open(self) -> None:
         if not self._open:
             raise SpoolError("the spool is not open")

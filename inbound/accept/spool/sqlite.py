@@ -284,6 +284,19 @@ class SqliteSpool:
         await self._write(partial(entries.sweep_revisions, keep=frozenset(keep_revisions)))
         return swept
 
+    async def shed(self, octets: int) -> int:
+        def committed(shed: entries.Shed, _: bool) -> None:
+            self._threads.send(self._folder.blobs.remove, shed.blobs)
+
+        gone = 0
+        while gone < octets:
+            stroke = partial(entries.shed_content, octets=octets - gone, limit=CHUNK)
+            shed: entries.Shed = await self._owned().submit(Operation(stroke), committed=committed)
+            gone += shed.octets
+            if not shed.more:
+                break
+        return gone
+
     async def _sweep(self, stroke: Callable[[Connection], entries.Swept]) -> int:
         def committed(swept: entries.Swept, _: bool) -> None:
             self._threads.send(self._folder.blobs.remove, swept.blobs)

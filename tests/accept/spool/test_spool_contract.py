@@ -724,6 +724,47 @@ class TestSweep:
         assert await spool.find(Query()) == []
 
 
+class TestShed:
+    @pytest.mark.parametrize("data", [SMALL, LARGE])
+    async def test_what_was_finished_first_goes_first_and_no_more_than_is_asked_for(self, kept: Kept, spool: Spool, data: bytes) -> None:
+        third, first, second = [await put(spool, data) for _ in range(3)]
+        for entry, finished in ((third, NOW + 3), (first, NOW + 1), (second, NOW + 2)):
+            await spool.update(entry.id, done(finished, steps=[step()]))
+        assert await spool.shed(0) == 0
+        assert await spool.shed(len(data) + 1) == 2 * len(data)
+        async for one in kept.now_and_after_a_crash(spool):
+            for entry in (first, second):
+                found = await one.get(entry.id)
+                assert found
+                assert (found.has_content, found.steps) == (False, (step(),))
+                with pytest.raises(KeyError):
+                    await one.content(entry.id)
+            assert await read(one, third.id) == data
+
+    async def test_what_is_not_done_keeps_its_content(self, spool: Spool) -> None:
+        active, dead_letter, waiting = [await put(spool, SMALL) for _ in range(3)]
+        await spool.update(dead_letter.id, dead(0.0))
+        await spool.update(waiting.id, deferred(0.0, finished=0.0))
+        assert await spool.shed(10**9) == 0
+        for entry in (active, dead_letter, waiting):
+            assert await read(spool, entry.id) == SMALL
+
+    async def test_more_than_one_stroke(self, spool: Spool) -> None:
+        entries = await asyncio.gather(*(put(spool, b"x") for _ in range(1100)))
+        await asyncio.gather(*(spool.update(entry.id, done(NOW)) for entry in entries))
+        assert await spool.shed(1050) == 1050
+        assert sum(entry.has_content for entry in await spool.find(Query(limit=2000))) == 50
+        assert (await spool.shed(1050), await spool.shed(1)) == (50, 0)
+
+    @pytest.mark.parametrize("data", [SMALL, LARGE])
+    async def test_the_load_is_less_by_what_went(self, spool: Spool, data: bytes) -> None:
+        for _ in range(20):
+            await spool.update((await put(spool, data)).id, done(NOW))
+        before = (await spool.load()).octets
+        await spool.shed(10 * len(data))
+        assert (await spool.load()).octets <= before - 8 * len(data)
+
+
 class TestStartAndStop:
     async def test_leases_are_given_back_by_stop(self, kept: Kept, spool: Spool, clock: Clock) -> None:
         held = await put(spool, LARGE)

@@ -83,7 +83,7 @@ class TestOctets:
         for size in (300, THRESHOLD * 5):
             await put(spool, octets(size), held=False)
         before = await spool.load()
-        assert before == Load(NOW, before.octets)
+        assert before == Load(NOW, before.octets, before.spare)
         assert before == await (await kept.restarted(spool)).load()
 
 

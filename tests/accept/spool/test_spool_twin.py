@@ -150,6 +150,10 @@ class Twins(RuleBasedStateMachine):
         self.both(lambda spool: spool.sweep(finished_before=finished, content_before=content, keep_revisions=keep))
         self.known = [id_ for id_ in self.known if self.both(lambda spool, id_=id_: spool.get(id_)) is not None]  # type: ignore[misc]
 
+    @rule(octets=st.sampled_from([0, 1, 10, 11, 5000, 100_000]))
+    def shed(self, octets: int) -> None:
+        self.both(lambda spool: spool.shed(octets))
+
     @rule(number=st.integers(0, 2))
     def keep_revision(self, number: int) -> None:
         self.both(lambda spool: spool.keep_revision(f"r{number}", "text"))

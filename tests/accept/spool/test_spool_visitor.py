@@ -79,6 +79,7 @@ async def test_it_may_not_do_the_owners_work(disk: SqliteSpool, visitor: SqliteS
         visitor.update(entry.id, Update(attempts=1)),
         visitor.release("s", NOW, 1),
         visitor.sweep(finished_before=0, content_before=0, keep_revisions=()),
+        visitor.shed(1),
     ):
         with pytest.raises(SpoolError, match="visitor"):
             await call
