@@ -35,10 +35,10 @@ class Dev:
         with self._said:
             self._said.notify_all()
 
-    def until(self, text: str, seconds: float = 60) -> str:
-        """The first line that holds `text`; waits for it."""
+    def until(self, text: str, seconds: float = 60, after: int = 0) -> str:
+        """The first line, past the first `after`, that holds `text`; waits for it."""
         def found() -> str | None:
-            return next((line for line in self.lines if text in line), None)
+            return next((line for line in self.lines[after:] if text in line), None)
 
         with self._said:
             self._said.wait_for(lambda: found() is not None or not self._reader.is_alive(), seconds)

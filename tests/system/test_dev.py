@@ -190,7 +190,9 @@ def test_a_changed_rule_file_is_used_at_once_and_what_it_names_is_created(dev: D
     rules.write_text(RULES + "    - {Name: more, Recipients: [\n")
     dev.until("is not used, revision")
     assert run(dev.folder, "send", "--to", "x@more.example.com").returncode == 0, "the last good revision stays"
+    before = len(dev.lines)
     rules.write_text(RULES)
+    dev.until("4 rules in force", after=before)  # the next test sends by them
 
 
 def test_a_message_as_from_elsewhere_and_over_tls(dev: Dev, about: dict[str, str]) -> None:

@@ -11,6 +11,8 @@ import pytest
 from process import Serve, converse, message
 from sink import Sink
 
+from inbound.decide.load import parse
+
 RULES = """
 RuleSets:
   default:
@@ -38,6 +40,10 @@ def put(path: Path, text: str) -> None:
     fresh = path.with_name("fresh")
     fresh.write_text(text)
     fresh.rename(path)
+
+
+def revision_of(text: str) -> str:
+    return parse(text, "rules.yaml").rule_set.revision
 
 
 def gone(path: Path) -> None:
@@ -117,9 +123,9 @@ async def test_under_load_a_hundred_reloads_half_of_them_broken_lose_nothing_and
         text = "RuleSets: [" if number % 2 else RULES.replace("BUCKET", f"mail-{number}")
         await asyncio.to_thread(put, serve.rules, text)
         await asyncio.to_thread(put, tmp_path / "paced", text)  # no pause but that of the disk: about a hundred a second
-    put(serve.rules, RULES.replace("BUCKET", "last"))
-    before = len(serve.events)
-    await serve.until(lambda e: e["event"] == "rules.loaded", after=before)
+    final = RULES.replace("BUCKET", "last")
+    put(serve.rules, final)
+    await serve.until(lambda e: e["event"] == "rules.loaded" and e["revision"] == revision_of(final))  # one from before may still be loaded
     over.set()
     sent = [message_id for found in await asyncio.gather(*clients) for message_id in found]
     last = await send(serve)
