@@ -76,10 +76,10 @@ async def attached(pid: int, log: Path, options: list[str]) -> AsyncIterator[Non
     command = [needs("strace"), "-f", "-y", "-p", str(pid), "-o", str(log), *options]
     strace = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
     assert strace.stderr is not None
-    said = (await strace.stderr.readline()).decode()
-    assert " attached" in said, said
     async with letting_the_dead_go(pid):
         try:
+            said = (await strace.stderr.readline()).decode()
+            assert " attached" in said, said
             yield
         finally:
             with contextlib.suppress(ProcessLookupError):  # it ends with the process

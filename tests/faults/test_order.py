@@ -25,14 +25,17 @@ async def trace_of_five(folder: Path) -> tuple[dict[str, str], str]:
         serve, ledger = Serve(folder, RULES, sink.endpoint), Ledger()
         await serve.start()
         assert serve.process is not None
-        async with attached(serve.process.pid, folder / "trace", ["-s", "64", "-e", WATCHED]):
-            sizes = {"small": 60, "middle": 100_000, "just under": THRESHOLD - 100, "just over": THRESHOLD + 100, "large": 1_500_000}
-            ids = {}
-            for name, size in sizes.items():
-                [answer] = await ledger.send(serve.port, size)
-                ids[name] = answer.split()[-1]
-            await ledger.settled(sink)
-        await serve.kill(15)
+        try:
+            async with attached(serve.process.pid, folder / "trace", ["-s", "64", "-e", WATCHED]):
+                sizes = {"small": 60, "middle": 100_000, "just under": THRESHOLD - 100, "just over": THRESHOLD + 100, "large": 1_500_000}
+                ids = {}
+                for name, size in sizes.items():
+                    [answer] = await ledger.send(serve.port, size)
+                    ids[name] = answer.split()[-1]
+                await ledger.settled(sink)
+            await serve.kill(15)
+        finally:
+            await serve.end()  # its loop ends here
     return ids, (folder / "trace").read_text()
 
 

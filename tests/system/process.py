@@ -15,8 +15,8 @@ AWS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION
        "AWS_EC2_METADATA_DISABLED": "true", "NO_PROXY": "127.0.0.1", "AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
 
 
-STARTED: list[int] = []
-"""Process ids that are still to be ended."""
+STARTED: list[Serve] = []
+"""Services that are still to be ended."""
 
 DNS = ""  # the DNS server of every service that names no other; set by conftest.py
 
@@ -67,7 +67,7 @@ class Serve:
         self.process = await asyncio.create_subprocess_exec(
             *self.under, sys.executable, "-m", "inbound", command, env=self.environment, cwd=self.folder, stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE, limit=2**24)
-        STARTED.append(self.process.pid)
+        STARTED.append(self)
         self._readers = [asyncio.create_task(self._read()), asyncio.create_task(self._read_errors())]
 
     async def kill(self, number: int = 9) -> int:
@@ -77,10 +77,21 @@ class Serve:
             with contextlib.suppress(ProcessLookupError):  # it has just ended
                 os.kill(self.process.pid, number)  # send_signal may take the exit status from under whoever waits for it
         status = await self.process.wait()
-        if self.process.pid in STARTED:
-            STARTED.remove(self.process.pid)
         await asyncio.gather(*self._readers)
+        if self in STARTED:
+            STARTED.remove(self)
         return status
+
+    async def end(self, seconds: float = 5) -> None:
+        """End what a failed test left: the process, and its pipes too, which a child of it may hold open or a reader may have given up."""
+        assert self.process is not None
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(seconds):
+                await self.kill()
+        if self in STARTED:
+            STARTED.remove(self)
+        self.process._transport.close()  # nothing public closes the pipes
+        await asyncio.sleep(0)  # they are closed in the next turn of the loop
 
     async def until(self, holds, after: int = 0, seconds: float = 30) -> dict[str, Any]:
         """The first event, past the first `after`, for which `holds`; waits for it. Raises EndedError."""

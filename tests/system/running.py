@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import process
 import pytest
@@ -20,18 +18,8 @@ def dns_that_knows_nothing() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def no_process_outlives_its_test() -> Iterator[None]:
-    """Whatever a failed test left is ended."""
+async def no_process_outlives_its_test() -> AsyncIterator[None]:
+    """Whatever a failed test left is ended while its loop runs: left open, it would be a warning in some other test."""
     yield
     while process.STARTED:
-        _end(process.STARTED.pop())
-
-
-def _end(pid: int) -> None:
-    """Only a child of ours that still runs: its number may be another's by now."""
-    try:
-        if os.waitpid(pid, os.WNOHANG) == (0, 0):
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-    except ChildProcessError:
-        pass
+        await process.STARTED[-1].end()
