@@ -34,6 +34,8 @@ IN_BLOB = "blob"
 SMALL = 16_384  # octets of content that are read with their entry: a whole claim of them may be in memory at once
 STROKE_SECONDS = 0.02  # work on many entries lets others have the thread after this long
 
+INSERTED = "id, state, received, due, since, size, content, assessment, revision, envelope"
+
 # see schema: ids are indexed in buckets, and only buckets that hold something are looked into
 BY_ID = f"""
     WITH RECURSIVE bucket (at) AS (
@@ -93,26 +95,18 @@ class Found(NamedTuple):
 
 def insert(connection: Connection, entry: Entry, data: bytes | None) -> int:
     """A new entry, and its number; `data` is its content, None when that lies in a blob file."""
-    envelope = entry.envelope
-    cursor = connection.execute(
-        "INSERT INTO entry (id, state, received, due, since, size, content, assessment, revision, envelope) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            entry.id,
-            entry.state.value,
-            envelope.received_at,
-            entry.due,
-            entry.since,
-            entry.size,
-            IN_BLOB if data is None else IN_ROW,
-            storable(entry.assessment),
-            storable(envelope.revision),
-            envelope_text(envelope),
-        ),
-    )
+    cursor = connection.execute(f"INSERT INTO entry ({INSERTED}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", new_row(entry, data))  # noqa: S608  # names are ours
     number = cursor.lastrowid or 0
     if data is not None:
         connection.execute("INSERT INTO content (entry, data) VALUES (?, ?)", (number, data))
     return number
+
+
+def new_row(entry: Entry, data: bytes | None) -> tuple[Any, ...]:
+    """The values of INSERTED."""
+    envelope = entry.envelope
+    return (entry.id, entry.state.value, envelope.received_at, entry.due, entry.since, entry.size, IN_BLOB if data is None else IN_ROW,
+            storable(entry.assessment), storable(envelope.revision), envelope_text(envelope))
 
 
 def _find(connection: Connection, entry_id: str, number: int | None = None) -> Found | None:
@@ -129,9 +123,7 @@ def change(connection: Connection, entry_id: str, update: Update, number: int | 
 
     As few statements as can be: after each one this thread waits for the interpreter again.
     """
-    columns = _columns(update)
-    if update.drop_content:
-        columns["content"] = ""
+    columns = changed_columns(update)
     if number is None or not _set(connection, number, entry_id, columns):
         found = _find(connection, entry_id)
         if found is None:
@@ -156,7 +148,8 @@ def _set(connection: Connection, number: int, entry_id: str, columns: Mapping[st
     return connection.execute(statement, (*columns.values(), number, entry_id)).rowcount == 1
 
 
-def _columns(update: Update) -> dict[str, Any]:
+def changed_columns(update: Update) -> dict[str, Any]:
+    """The columns of an entry that an update sets, by name."""
     columns: dict[str, Any] = {
         name: storable(text) for name in ("error", "sink", "assessment", "disposition") if (text := getattr(update, name)) is not None
     }
@@ -169,6 +162,8 @@ def _columns(update: Update) -> dict[str, Any]:
         columns["ready"] = 0
     if update.envelope is not None:
         columns |= _envelope_columns(update.envelope)
+    if update.drop_content:
+        columns["content"] = ""
     return columns
 
 

@@ -13,7 +13,22 @@ from pathlib import Path
 from typing import TypeVar
 
 from inbound.accept.envelope import Envelope
-from inbound.accept.spool import Backlog, Content, Draft, Entry, Load, Query, SpoolDamaged, SpoolError, State, Tally, Update, entries, tallies
+from inbound.accept.spool import (
+    Backlog,
+    Content,
+    Draft,
+    Entry,
+    Load,
+    Query,
+    SpoolDamaged,
+    SpoolError,
+    State,
+    Tally,
+    Update,
+    entries,
+    tallies,
+    together,
+)
 from inbound.accept.spool.blobs import Blob
 from inbound.accept.spool.checks import check_put, check_update
 from inbound.accept.spool.commits import GroupCommit
@@ -146,6 +161,8 @@ class SqliteSpool:
         insert = Operation(
             lambda connection: entries.insert(connection, entry, data),
             undo=lambda connection, _: entries.drop(connection, [entry.id], active=True),
+            together=together.insert,
+            given=(entry, data),
         )
         await _wanted(self._owned().submit(insert, committed=committed, failed=failed), give_back)
 
@@ -190,7 +207,11 @@ class SqliteSpool:
                 self._threads.send(self._folder.blobs.remove, [entry_id])
 
         number = self._leases.number(entry_id)
-        change = Operation(partial(entries.change, entry_id=entry_id, update=update, number=number))
+        change = Operation(
+            partial(entries.change, entry_id=entry_id, update=update, number=number),
+            together=None if number is None else together.change,
+            given=together.Change(entry_id, update, number or 0),
+        )
         await self._owned().submit(change, lazy=lazy, committed=committed)
 
     async def content(self, entry_id: str) -> Content:

@@ -7,28 +7,35 @@ the connection is given up, and the next one begins by moving the whole log into
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from inbound.accept.spool import SpoolError
 from inbound.accept.spool.database import Connection, is_doubtful, is_refusal, is_shared, trouble
 
 Work = Callable[[Connection], Any]
+Together = Callable[[Connection, Sequence[Any]], Sequence[Any] | None]
+"""Does at once what several operations of one kind do, and gives their results in order; None: each is to be done by itself, as if nothing
+had been done yet."""
 
 
 class Operation:
     """Work for a transaction. It may run more than once, and raises KeyError only before it wrote anything.
 
     `undo`, given the result (None when the work never ended), takes out of the file again what a transaction may have left there
-    although it was reported as failed.
+    although it was reported as failed. Of operations that stand together, those with the same `together` are done at once: it is told the
+    `given` of each.
     """
 
-    __slots__ = ("result", "undo", "work", "writes")
+    __slots__ = ("given", "result", "together", "undo", "work", "writes")
 
-    def __init__(self, work: Work, *, writes: bool = True, undo: Callable[[Connection, Any], object] | None = None) -> None:
+    def __init__(self, work: Work, *, writes: bool = True, undo: Callable[[Connection, Any], object] | None = None,
+                 together: Together | None = None, given: Any = None) -> None:
         self.work = work
         self.writes = writes
         self.undo = undo
+        self.together = together
+        self.given = given
         self.result: Any = None
 
     def run(self, connection: Connection) -> Any:
@@ -40,6 +47,39 @@ class Operation:
         except Exception as error:
             raise error if is_shared(error) else _OneFailedError from error
         return self.result
+
+
+def _run(connection: Connection, operations: Sequence[Operation]) -> list[Any]:
+    """The outcome of each, in order."""
+    outcomes = {operation: outcome for group in _groups(operations) for operation, outcome in zip(group, _run_group(connection, group), strict=True)}
+    return [outcomes[operation] for operation in operations]
+
+
+def _groups(operations: Sequence[Operation]) -> Iterator[list[Operation]]:
+    """Those that may be done together, then the next; what cannot be done together with others keeps its place among them."""
+    waiting: dict[Together, list[Operation]] = {}
+    for operation in operations:
+        if operation.together is not None:
+            waiting.setdefault(operation.together, []).append(operation)
+            continue
+        yield from waiting.values()
+        waiting = {}
+        yield [operation]
+    yield from waiting.values()
+
+
+def _run_group(connection: Connection, group: Sequence[Operation]) -> list[Any]:
+    together = group[0].together
+    if together is not None and len(group) > 1:
+        try:
+            results = together(connection, [operation.given for operation in group])
+        except Exception as error:
+            raise error if is_shared(error) else _OneFailedError from error
+        if results is not None:
+            for operation, result in zip(group, results, strict=True):
+                operation.result = result
+            return list(results)
+    return [operation.run(connection) for operation in group]
 
 
 class _OneFailedError(Exception):
@@ -85,7 +125,7 @@ class Transactions:
         try:
             if writes:
                 connection.execute("BEGIN IMMEDIATE")
-            outcomes = [operation.run(connection) for operation in operations]
+            outcomes = _run(connection, operations)
             if writes:
                 committing = True
                 connection.execute("COMMIT")

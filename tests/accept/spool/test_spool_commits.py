@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from letters import Clock, deferred, done, drafted, envelope, octets, put, read, step
 from spools import THRESHOLD
 
-from inbound.accept.spool import Query, SpoolError, State, Update, entries
+from inbound.accept.spool import Outcome, Query, SpoolError, State, StepRecord, Update, entries
 from inbound.accept.spool.folder import SpoolFolder
 from inbound.accept.spool.leases import Leases
 from inbound.accept.spool.sqlite import SqliteSpool
@@ -268,3 +270,57 @@ async def test_it_may_be_left_behind_without_stop(tmp_path_factory: pytest.TempP
 
     spool = await asyncio.to_thread(lambda: asyncio.run(abandon()))
     assert spool.commits >= 1
+
+
+async def test_forty_that_share_a_transaction_are_each_what_they_would_be_alone(disk: SqliteSpool) -> None:
+    """Forty take statements of several sizes; half of the contents are blob files, and each entry has its own steps and columns."""
+    messages = [envelope() for _ in range(40)]
+    contents = [octets(THRESHOLD * 5 if n % 2 else 60 + n) for n in range(40)]
+    drafts = [await drafted(disk, message.message_id, content) for message, content in zip(messages, contents, strict=True)]
+    before = disk.commits
+    await asyncio.gather(*(disk.put(message, draft) for message, draft in zip(messages, drafts, strict=True)))
+    for message, content in zip(messages, contents, strict=True):
+        assert await read(disk, message.message_id) == content
+
+    def tried(rule: str, attempt: int) -> StepRecord:
+        return StepRecord(rule, 0, "action", "0" * 16, attempt, 1.5, 2, Outcome.FAILED, "", "s3:b", "down", {"n": attempt})
+
+    for round_ in (1, 2):
+        await asyncio.gather(*(disk.update(message.message_id, Update(steps=[tried(f"rule {n}", round_)] * (n % 3), attempts=n + round_))
+                               for n, message in enumerate(messages)))
+    await asyncio.gather(*(
+        disk.update(message.message_id, Update(steps=[tried("last", 3)], state=State.DONE, finished=9.0, disposition=f"d{n}", drop_content=n < 30),
+                    lazy=True)
+        for n, message in enumerate(messages)
+    ), *(disk.update(name, Update(attempts=1)) for name in ("gone", "gone too")), return_exceptions=True)
+    assert disk.commits - before < 40 + 40  # blob files come one by one
+    for n, message in enumerate(messages):
+        found = await disk.get(message.message_id)
+        assert found
+        assert (found.state, found.attempts, found.disposition, found.has_content) == (State.DONE, n + 2, f"d{n}", n >= 30)
+        assert list(found.steps) == [*[tried(f"rule {n}", 1)] * (n % 3), *[tried(f"rule {n}", 2)] * (n % 3), tried("last", 3)]
+    assert await read(disk, messages[31].message_id) == contents[31]
+    with pytest.raises(KeyError):
+        await disk.content(messages[0].message_id)
+
+
+async def test_one_that_is_gone_does_not_fail_those_it_is_done_together_with(disk: SqliteSpool) -> None:
+    kept, gone = await put(disk), await put(disk)
+    number = disk._leases.number(gone.id)
+    assert number
+    await disk._write(partial(entries.drop, entry_ids=[gone.id], active=True))  # as a visitor would who thinks us dead
+    outcomes = await asyncio.gather(
+        disk.update(kept.id, Update(attempts=3)),
+        disk.update(gone.id, Update(attempts=3)),
+        return_exceptions=True,
+    )
+    assert [type(outcome).__name__ for outcome in outcomes] == ["NoneType", "KeyError"]
+    found = await disk.get(kept.id)
+    assert found
+    assert found.attempts == 3
+
+
+def test_a_change_made_together_with_others_leaves_out_nothing_that_an_update_may_hold() -> None:
+    """A new field of Update has to be thought of in `together.change` too."""
+    columns = {"state", "due", "attempts", "error", "sink", "assessment", "disposition", "finished", "envelope"}
+    assert {each.name for each in fields(Update)} == columns | {"steps", "drop_content"} | {"clear_steps", "judged"}
