@@ -37,6 +37,16 @@ async def port(tmp_path: Path) -> AsyncIterator[int]:
     await service.spool.stop()
 
 
+async def test_who_asks_before_the_start_is_done_is_not_turned_away() -> None:
+    (sock,) = bind_http(Address("127.0.0.1", 0), "--http")  # the log names the address from now on
+    try:
+        _, writer = await asyncio.open_connection(*sock.getsockname())
+        writer.close()
+        await writer.wait_closed()
+    finally:
+        sock.close()
+
+
 async def ask(port: int, request: bytes) -> bytes:
     """Everything that is answered to these octets; bounded in time."""
     async with asyncio.timeout(10):

@@ -22,10 +22,19 @@ MISDIRECTED = "not for pages of this host name: ask by IP address, by localhost,
 
 
 def bind_http(address: Address, chosen_with: str) -> list[socket.socket]:
-    """The sockets of the address. Raises SettingsError that names `chosen_with` when it is taken."""
+    """The sockets of the address, which listen: the log names it before the first answer comes from it, and nobody who asks then is turned away.
+
+    Raises SettingsError that names `chosen_with` when it is taken.
+    """
+    sockets: list[socket.socket] = []
     try:
-        return bind(address.host, address.port)
+        sockets = bind(address.host, address.port)
+        for sock in sockets:
+            sock.listen()
+        return sockets
     except OSError as error:
+        for sock in sockets:
+            sock.close()
         raise SettingsError(f"cannot listen on {address} (HTTP): {error.strerror or error}; choose another with {chosen_with}") from None
 
 
