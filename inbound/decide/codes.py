@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from inbound.decide.document import Allow, Document
@@ -32,19 +33,37 @@ SITUATIONAL = frozenset({"unsigned-bounce", "needs-certificate", "needs-smarthos
 """Those that depend on the service: they may be allowed where nobody warns of them."""
 
 
+_FIRST = re.compile(r"\s+([A-Za-z0-9][A-Za-z0-9_-]*)")
+_NEXT = re.compile(r"(\s*,\s*|\s+)([A-Za-z0-9][A-Za-z0-9_-]*)")
+
+
+def codes_of(allow: Allow) -> tuple[str, ...]:
+    """The codes that a comment allows, with commas or spaces between them. After a space, a word that is not like any code begins the reason."""
+    found = _FIRST.match(allow.text)
+    codes: list[str] = []
+    while found:
+        separator, word = found.group(1, 2) if found.re is _NEXT else (",", found[1])
+        if "," not in separator and not near(word, list(CODES)):
+            break
+        codes.append(word)
+        found = _NEXT.match(allow.text, found.end())
+    return tuple(codes)
+
+
 def allowed(problem: Problem, allows: Mapping[int, Allow]) -> bool:
     """Does a comment on its line silence the warning?"""
     allow = allows.get(problem.line)
-    return allow is not None and problem.code in allow.codes
+    return allow is not None and problem.code in codes_of(allow)
 
 
 def odd_allows(document: Document, warnings: Iterable[Problem]) -> Iterator[Problem]:
     """The warnings about comments that silence nothing; `warnings` are all that there are, silenced or not."""
     there = {(warning.line, warning.code) for warning in warnings}
     for allow in document.allows.values():
-        if not allow.codes:
+        codes = codes_of(allow)
+        if not codes:
             yield _about(document, allow, f"names no code: # inbound: allow {next(iter(CODES))}", "unknown-allow")
-        for code in allow.codes:
+        for code in codes:
             if code not in CODES:
                 meant = near(code, list(CODES))
                 known = f"did you mean {meant!r}?" if meant else f"there is {', '.join(CODES)}"

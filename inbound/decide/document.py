@@ -26,7 +26,7 @@ NOT_RESOLVED = "`inbound import` could not resolve this; write the value in its 
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
-_ALLOW = re.compile(r"(?:^|(?<=\s))#\s*inbound:\s*allow\b(?:\s+([A-Za-z0-9_-]+(?:\s*,\s*[A-Za-z0-9_-]+)*))?")
+_ALLOW = re.compile(r"(?:^|(?<=\s))#\s*inbound:\s*allow\b(.*)")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _SAYS = {
@@ -49,11 +49,11 @@ _SAYS = {
 
 @dataclass(frozen=True, slots=True)
 class Allow:
-    """A comment `# inbound: allow CODE, CODE` that silences warnings of its line: its place, from 1, and the codes as written."""
+    """A comment `# inbound: allow CODE, CODE` that silences warnings of its line: its place, from 1, and what comes after `allow`."""
 
     line: int
     column: int
-    codes: tuple[str, ...]
+    text: str
 
 
 class Unknown:
@@ -134,7 +134,7 @@ def place_of(text: str, index: int) -> tuple[int, int]:
 def _allows(text: str) -> dict[int, Allow]:
     """What looks like such a comment, by its line; it is none where it lies in a value."""
     found = ((number, _ALLOW.search(line)) for number, line in enumerate(text.splitlines(), 1) if "inbound:" in line)
-    return {number: Allow(number, match.start() + 1, tuple(re.findall(r"[A-Za-z0-9_-]+", match[1] or ""))) for number, match in found if match}
+    return {number: Allow(number, match.start() + 1, match[1]) for number, match in found if match}
 
 
 def _unprintable(text: str, index: int, name: str) -> Problem:

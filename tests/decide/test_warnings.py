@@ -161,6 +161,25 @@ class TestAllow:
         told = warnings(one(f"{END} | SNSAction: {{TopicArn: '{TOPIC}'}}  {comment}"))
         assert [each.split()[1] for each in told] == ([] if "sns-alone" in comment else ["sns-alone:"])
 
+    @pytest.mark.parametrize("comment", [
+        "# inbound: allow sns-alone after-stop", "# inbound: allow sns-alone after-stop - both are meant",
+        "# inbound: allow after-stop   sns-alone it is",
+        "# inbound: allow after-stop sns-alone, needs-smarthost because of the test", "# inbound: allow sns-alone ,after-stop",
+    ])
+    def test_codes_after_spaces_are_honoured_as_those_after_commas(self, comment: str) -> None:
+        assert warnings(one(f"{END} | SNSAction: {{TopicArn: '{TOPIC}'}}  {comment}")) == []
+
+    @pytest.mark.parametrize(("comment", "told"), [
+        ("after-stop sns-alne", "'sns-alne'; did you mean 'sns-alone'?"), ("after-stop, kept", "'kept'; there is receiving-off"),
+    ])
+    def test_a_code_after_another_that_there_is_not_is_told_of(self, comment: str, told: str) -> None:
+        found = warnings(one(f"{END} | {STORE}  # inbound: allow {comment}"))
+        assert [each for each in found if "unknown-allow" in each and told in each], found
+
+    @pytest.mark.parametrize("reason", ["it is kept", "- sns-alone is not meant", "(no need, as I said)", "short-lived pages, and few"])
+    def test_the_reason_is_no_code(self, reason: str) -> None:
+        assert warnings(one(f"{END} | {STORE}  # inbound: allow after-stop {reason}")) == []
+
     def test_not_another_line(self) -> None:
         told = warnings(one(f"{END}  # inbound: allow after-stop | {STORE}"))
         assert [each.split(":")[0] + each.split(" ")[1] for each in told] == ["6unused-allow:", "7after-stop:"]
