@@ -189,6 +189,29 @@ def test_the_order_of_rules(tmp_path: Path, rules: dict[str, str], order: list[s
     assert ("order" in result.stderr or "last" in result.stderr) is bool(says)
 
 
+@pytest.mark.parametrize(("rules", "order", "says"), [
+    ({"B": "After: A,", "C": "After: B,", "A": "After: {Ref: X},", "D": ""}, ["D", "A", "B", "C"], {
+        "A": "its place is not resolved, so it is last here: there is neither a parameter nor a resource X",
+        "B": "comes after A, whose own place is not known, so it is last here as well, behind that one",
+        "C": "comes after B, whose own place is not known, so it is last here as well, behind that one"}),
+    ({"B": "After: A,", "A": "After: elsewhere,"}, ["A", "B"], {
+        "A": "comes after elsewhere, which is not in the source, so it is last here",
+        "B": "comes after A, whose own place is not known, so it is last here as well, behind that one"}),
+    ({"A": "After: B,", "B": "After: A,", "C": "After: B,"}, ["A", "B", "C"], {
+        "A": "comes after B in a circle, so its place is not known and it is last here",
+        "B": "comes after A in a circle, so its place is not known and it is last here",
+        "C": "comes after B, which leads to rules that come after each other in a circle, so its place is not known and it is last here"}),
+    ({"A": "After: A,", "B": ""}, ["B", "A"], {"A": "comes after A in a circle, so its place is not known and it is last here"}),
+])
+def test_only_rules_in_a_circle_are_told_to_be_in_one(tmp_path: Path, rules: dict[str, str], order: list[str], says: dict[str, str]) -> None:
+    """A rule behind one with an unresolved place was told so, too."""
+    result = run(tmp_path, "Resources:\n" + "".join(f"  {name}: {rule_with(after)}\n" for name, after in rules.items()))
+    assert [rule.Name for rule in parse(result.stdout, "r").rule_set.rules] == order
+    for name, why in says.items():
+        assert [line for line in result.stderr.splitlines() if f"{name}: {why}" in line], result.stderr
+    assert result.stderr.count("last here") == len(says)
+
+
 def test_a_rule_under_a_condition_that_is_not_known(tmp_path: Path) -> None:
     text = in_template("{Name: a, Enabled: true, Recipients: [example.com]}").replace("    Type", "    Condition: C\n    Type", 1)
     text += "Parameters: {P: {Type: String}}\nConditions: {C: !Equals [!Ref P, x]}\n"
