@@ -54,15 +54,17 @@ def read_state(path: Path) -> ShadowState | None:
 
 
 def write_state(path: Path, state: ShadowState) -> None:
-    """Replace the state whole, readable by its owner only. Raises OSError."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{NAME}-", dir=path.parent)
+    """Replace the state whole, readable by its owner only. Raises OSError that names `path`."""
+    name = ""
     try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{NAME}-", dir=path.parent)
         with os.fdopen(descriptor, "w") as file:
             json.dump(asdict(state), file)
             file.flush()
             os.fsync(file.fileno())
         Path(name).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(name).unlink()
-        raise
+    except OSError as error:
+        if name:
+            with contextlib.suppress(OSError):
+                Path(name).unlink()
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error

@@ -88,7 +88,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(here: Path, monkeypatch: py
     with pytest.raises(SystemExit) as ended:
         package.main()
     assert ended.value.code == 2
-    assert capsys.readouterr().err == "inbound: var/.shadow.json-x: Permission denied\n"
+    assert capsys.readouterr().err == "inbound: var/shadow.json: Permission denied\n"
 
 
 def test_a_damaged_state_file_is_told_of_and_replaced(here: Path) -> None:

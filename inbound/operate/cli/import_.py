@@ -152,16 +152,18 @@ def _finish(drafted: Callable[[], Draft], sources: Sequence[str], *, output: Pat
 
 
 def _write(output: Path, text: str) -> None:
-    """The whole file or none: what is there stays until the new one is complete."""
-    descriptor, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
+    """The whole file or none: what is there stays until the new one is complete. Exits with 2 where it cannot be written."""
+    name = ""
     try:
+        descriptor, name = tempfile.mkstemp(dir=output.parent, prefix=".inbound-import-")
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
         Path(name).chmod(output.stat().st_mode & 0o777 if output.exists() else 0o644)
         Path(name).replace(output)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        if name:
+            Path(name).unlink(missing_ok=True)
+        fail(f"cannot write {output}: {error.strerror or error}")
 
 
 def _shown(file: Path) -> str:

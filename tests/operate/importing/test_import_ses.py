@@ -237,6 +237,16 @@ def test_a_file_is_overwritten_only_by_force(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["active.json", "rules.yaml"]
 
 
+@pytest.mark.parametrize(("target", "why"), [("nowhere/rules.yaml", "No such file or directory"), ("folder", "Is a directory"),
+                                             ("active.json/rules.yaml", "Not a directory")])
+def test_an_output_that_cannot_be_written_is_named_and_not_the_file_on_the_way_to_it(tmp_path: Path, target: str, why: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "active.json").write_text(json.dumps(ACTIVE))
+    result = run(tmp_path, "-o", str(tmp_path / target), "--force", active=ACTIVE)
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"inbound: cannot write {tmp_path / target}: {why}\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["active.json", "folder"]
+
+
 @pytest.mark.parametrize(("text", "says"), [
     ("{", "not JSON"),
     ("[]", "it holds a list"),
