@@ -43,9 +43,10 @@ def trace(entry: Entry, rule_set: RuleSet | None, stop_scope: StopScope = StopSc
         "rule_set": rule_set.name if rule_set else None,
         "stop_scope": str(stop_scope),
         "session": {
-            "client": envelope.peer.address, "port": envelope.peer.port, "reverse_name": envelope.peer.reverse_name or judged.client_name,
+            "client": envelope.peer.address, "port": envelope.peer.port or None, "reverse_name": envelope.peer.reverse_name or judged.client_name,
             "helo": envelope.helo,
-            "esmtp": envelope.esmtp, "tls": asdict(envelope.tls) if envelope.tls else None, "connected": stamp(envelope.connected_at),
+            "esmtp": envelope.esmtp, "tls": asdict(envelope.tls) if envelope.tls else None,
+            "connected": stamp(envelope.connected_at) if envelope.connected_at else None,
         },
         "envelope": {
             "sender": envelope.reverse_path, "recipients": list(envelope.forward_paths), "body": envelope.body,

@@ -31,13 +31,15 @@ class Session(_Part):
 
     client: str
     """The client's IP address; empty where it is not told."""
-    port: int
+    port: int | None
+    """The client's; null for a message that nobody sent."""
     reverse_name: str
     """The name that DNS gives the client, if it also leads back to it; else empty."""
     helo: str
     esmtp: bool
     tls: Tls | None
-    connected: str
+    connected: str | None
+    """When the session began; null for a message that nobody sent."""
 
 
 class Envelope(_Part):

@@ -121,6 +121,18 @@ def test_json_is_of_the_documented_shape() -> None:
     jsonschema.validate(json.loads(explain("ann.eml", "--to", "x@example.com", "--no-dns", "--json").stdout), schema())
 
 
+def test_a_session_that_never_was_has_no_time_and_no_port() -> None:
+    """They were 1970 and 0."""
+    command = ["ann.eml", "--to", "support@example.com", "--no-dns", "--ip", "198.51.100.7"]
+    printed = explain(*command, "--json").stdout
+    told = json.loads(printed)
+    jsonschema.validate(told, json.loads(explain("--schema").stdout))
+    assert (told["session"]["client"], told["session"]["port"], told["session"]["connected"]) == ("198.51.100.7", None, None)
+    assert "1970" not in printed
+    assert "1970" not in explain(*command).stdout
+    assert json.loads(explain(received(), "--json").stdout)["session"]["port"] == 4711
+
+
 def test_a_message_that_nobody_sent() -> None:
     told = lines(explain("ann.eml", "--to", "support+1@example.com", "--to", "x@example.org", "--no-dns", "--tls", "--verdict", "spf=FAIL"))
     assert told[:5] == ["size 51 octets", "client not told (--ip), TLS", "sender ann@example.net", "recipients support+1@example.com",

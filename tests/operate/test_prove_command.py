@@ -357,6 +357,23 @@ def test_nothing_to_judge(prove: Prove, tmp_path: Path) -> None:
     assert CliRunner().invoke(cli, ["prove"]).exit_code == 2
 
 
+def test_where_nothing_is_a_message_of_ses_one_line_says_so_and_why(prove: Prove) -> None:
+    """Zeros of everything came before it."""
+    prove.put("rules.yaml", RULES.encode())
+    result = prove.run()
+    assert (result.exit_code, result.stdout) == (2, "")
+    why = "its topmost Received field is not one that SES writes"
+    assert result.stderr == f"inbound: no message of SES was found there: {prove.folder}/rules.yaml: {why}\n"
+    prove.put("settings.yaml", b"a: b\n")
+    prove.put("x.json", b"{")
+    result = prove.run()
+    assert (result.exit_code, result.stdout, len(result.stderr.splitlines())) == (2, "", 1)
+    assert f" and 1 more: {why}" in result.stderr
+    assert f"{prove.folder}/x.json: begins like JSON, and is not" in result.stderr
+    told = prove.run("--json")
+    assert (told.exit_code, json.loads(told.stdout)["messages"]) == (2, 0)
+
+
 @pytest.mark.parametrize("hostile", [
     b"Received: from a (b [999.0.0.1]) by h with SMTP id " + b"a" * 40 + b"; Wed, 13 Aug 2025 17:16:06 +0000 (UTC)\r\n\r\n",
     b"Received: from a (b [192.0.2.1]) by h with SMTP id " + b"a" * 40 + b"; yesterday\r\n\r\n",

@@ -53,10 +53,10 @@ def prove(places: tuple[str, ...], rules: Path | None, limit: int | None, at_onc
         fail(safe(error))
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=2, ensure_ascii=False, default=str))
-    else:
+    elif report.messages:
         click.echo("\n".join(safe(line) for line in report.told()))
     if report.messages == 0:
-        fail("no message of SES was found there", 2)
+        fail(safe(": ".join(("no message of SES was found there", *report.why_none()))))
     if report.ours:
         sys.exit(1)
 

@@ -98,6 +98,11 @@ class Report:
                 for name, cause, group in groups:
                     yield from _group(name, cause, group)
 
+    def why_none(self) -> Iterator[str]:
+        """In one text why nothing was judged, if there was anything."""
+        if self.skipped:
+            yield "; ".join(f"{min(places)}{f' and {len(places) - 1} more' * (len(places) > 1)}: {why}" for why, places in self.skipped.items())
+
     def _sorted(self) -> list[tuple[tuple[Whose, str, str], Group]]:
         """The most frequent cause first; in each the messages by name, whichever was judged first."""
         for group in self.groups.values():
