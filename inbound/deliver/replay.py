@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inbound.accept.spool import Entry, Outcome, StepRecord
+from inbound.accept.spool.replays import runs
 from inbound.decide.engine import Flow, Mail, Step, StopScope
 from inbound.decide.routes import Difference, Flows, Route, difference, route, step_json
 from inbound.decide.rules import Lambda, RuleSet
@@ -68,7 +69,7 @@ def compare(entry: Entry, then: Rules, now: Rules, stop_scope: StopScope = StopS
     flows = recorded(entry.steps)
     before = route(then.rule_set, mail, envelope.peer.address, flows, then.certain)
     after = route(now.rule_set, mail, envelope.peer.address, flows, now.certain)
-    return Comparison(entry, before, after, difference(before, after), tuple(_not_performed(before, entry.steps)))
+    return Comparison(entry, before, after, difference(before, after), tuple(_not_performed(before, runs(entry.steps)[1])))
 
 
 def recorded(records: Iterable[StepRecord]) -> Flows:

@@ -13,6 +13,7 @@ from typing import Any
 
 from inbound.accept import reply
 from inbound.accept.spool import Entry, Outcome, State, StepRecord
+from inbound.accept.spool.replays import Run, runs
 from inbound.assess.verdicts import Assessment
 from inbound.decide.engine import Flow, Mail, Step, StopScope, own_flow
 from inbound.decide.explain import explain
@@ -27,7 +28,8 @@ def trace(entry: Entry, rule_set: RuleSet | None, stop_scope: StopScope = StopSc
     """The trace of `entry`, judged by `rule_set`, the revision it came under (None where the spool no longer holds it: no rules then)."""
     envelope = entry.envelope
     judged = Assessment.from_json(entry.assessment) if entry.assessment else Assessment()
-    told, unexplained = _rules(entry, rule_set, stop_scope) if rule_set else ([], list(entry.steps))
+    earlier, present = runs(entry.steps)
+    told, unexplained = _rules(entry, present, rule_set, stop_scope) if rule_set else ([], list(present))
     return {
         "id": entry.id,
         "state": str(entry.state),
@@ -57,15 +59,28 @@ def trace(entry: Entry, rule_set: RuleSet | None, stop_scope: StopScope = StopSc
         "verdicts": {**{name: asdict(verdict) for name, verdict in judged.verdicts().items()}, "dmarc_policy": judged.dmarc_policy},
         "authentication": asdict(judged.authentication) if judged.authentication else None,
         "rules": told,
-        "unexplained": [{"rule": record.rule, "index": record.index, "action": record.detail.get("action", ""), **attempt(record)}
-                        for record in unexplained],
+        "unexplained": [_of_rule(record) for record in unexplained],
+        "replay": stamp(earlier[-1].replayed) if earlier else None,
+        "earlier": [_earlier(run) for run in earlier],
     }
 
 
-def _rules(entry: Entry, rule_set: RuleSet, stop_scope: StopScope) -> tuple[list[dict[str, Any]], list[StepRecord]]:
+def _earlier(run: Run) -> dict[str, Any]:
+    return {
+        "revision": run.revision, "state": run.state, "disposition": run.disposition, "error": run.error,
+        "finished": stamp(run.finished) if run.finished else None, "replayed": stamp(run.replayed),
+        "attempts": [_of_rule(step) for step in run.steps],
+    }
+
+
+def _of_rule(record: StepRecord) -> dict[str, Any]:
+    return {"rule": record.rule, "index": record.index, "action": record.detail.get("action", ""), **attempt(record)}
+
+
+def _rules(entry: Entry, present: Sequence[StepRecord], rule_set: RuleSet, stop_scope: StopScope) -> tuple[list[dict[str, Any]], list[StepRecord]]:
     """Each rule of the set in order, as `explain` tells it, with what was recorded of each of its actions; and the records of no such step."""
     recorded: dict[tuple[str, int], list[StepRecord]] = {}
-    for record in entry.steps:
+    for record in present:
         recorded.setdefault((record.rule, record.index), []).append(record)
     reached: dict[tuple[str, int], Step] = {}
 
@@ -87,7 +102,7 @@ def _rules(entry: Entry, rule_set: RuleSet, stop_scope: StopScope) -> tuple[list
             explained.update(map(id, found))
             action.update(_recorded(step, found, entry.state))
             action["flow"] = None if action["state"] == NOT_RUN else action["flow"]
-    return told, [record for record in entry.steps if id(record) not in explained]
+    return told, [record for record in present if id(record) not in explained]
 
 
 def _recorded(step: Step | None, records: Sequence[StepRecord], state: State) -> dict[str, Any]:

@@ -118,6 +118,19 @@ class Unexplained(Attempt):
     action: str
 
 
+class Earlier(_Part):
+    """What came of a message until it was replayed."""
+
+    revision: str
+    """Of the rules that judged it till then."""
+    state: Literal["dead", "done"]
+    disposition: Literal["COMPLETED", "STOPPED", "UNMATCHED", ""]
+    error: str
+    finished: str | None
+    replayed: str
+    attempts: list[Unexplained]
+
+
 class Topic(_Part):
     """The notification that an action's TopicArn asks for, a part of its own."""
 
@@ -218,6 +231,10 @@ class Trace(_Part):
     authentication: Authentication | None
     rules: list[Rule]
     unexplained: list[Unexplained]
+    replay: str | None
+    """When it was last replayed: `rules`, `attempts` and the like tell what came of that; null where it never was."""
+    earlier: list[Earlier]
+    """What came of it before each replay, the first first."""
 
 
 def schema() -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from inbound.accept.envelope import Envelope
 from inbound.accept.spool import Content, Entry, Outcome, Spool, SpoolDamaged, SpoolError, State, StepRecord, Update
+from inbound.accept.spool.replays import runs
 from inbound.assess.scanning import ScannerBusy, ScannerDown, Unscanned
 from inbound.assess.turns import turns
 from inbound.assess.verdicts import Assessment
@@ -463,21 +464,25 @@ class Worker:
                 wait = min(wait * 2, 10.0)
 
     def _tell(self, entry: Entry, update: Update, record: Record) -> None:
-        now = self._clock()
+        now, marked = self._clock(), {"replay": True} if record.is_replay else {}
         if update.state is State.DONE:
             envelope = entry.envelope
             self._metrics.count(DONE, update.disposition or "")
-            self._metrics.observe(DONE_SECONDS, max(0.0, now - envelope.received_at))
+            began = envelope.received_at
+            if record.is_replay:
+                began = self._since(entry)
+            else:
+                self._metrics.observe(DONE_SECONDS, max(0.0, now - began))
             self._log.info(Event.MESSAGE_DONE, id=entry.id, disposition=update.disposition or "", sender=envelope.reverse_path,
                            recipients=envelope.forward_paths, size=entry.size, steps=record.done(),
-                           seconds=round(now - envelope.received_at, 3))
+                           seconds=round(now - began, 3), **marked)
         elif update.state is State.DEFERRED and update.error:
             self._metrics.count(DEFERRED)
-            self._log.warning(Event.MESSAGE_DEFERRED, id=entry.id, error=update.error, retry_in=round((update.due or now) - now, 1))
+            self._log.warning(Event.MESSAGE_DEFERRED, id=entry.id, error=update.error, retry_in=round((update.due or now) - now, 1), **marked)
         elif update.state is State.DEAD:
             self._metrics.count(DEAD)
             self._tell_operator(Kind.DEAD_LETTERS, f"{entry.id}: {update.error}")
-            self._log.error(Event.MESSAGE_DEAD, id=entry.id, error=update.error, retry=f"inbound queue retry {entry.id}")
+            self._log.error(Event.MESSAGE_DEAD, id=entry.id, error=update.error, retry=f"inbound queue retry {entry.id}", **marked)
 
     async def _rule_set(self, revision: str) -> RuleSet:
         found = self._rule_sets.get(revision)
@@ -505,7 +510,7 @@ def _word(record: StepRecord) -> str:
 
 
 class Record:
-    """The step records of one entry: those in the spool, and those still to be committed, the assessment with them."""
+    """The step records of one entry since its last replay: those in the spool, and those still to be committed, the assessment with them."""
 
     def __init__(self, entry: Entry) -> None:
         self._known: dict[tuple[str, int, str], StepRecord] = {}
@@ -513,7 +518,9 @@ class Record:
         self.pending: list[StepRecord] = []
         self.assessment: str | None = None
         self.has_effects = False
-        for step in entry.steps:
+        earlier, present = runs(entry.steps)
+        self.is_replay = bool(earlier)
+        for step in present:
             self._remember(step)
 
     def flow(self, step: Step, part: str) -> Flow | None:

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from inbound.accept.envelope import Envelope
+
+if TYPE_CHECKING:
+    from inbound.accept.spool.replays import Replay
 
 KINDS = 1000  # tallies of one candidate's revision: senders choose whom their messages are for, and so how many kinds of difference there are
 OTHERS = "others"  # the kind of all that come after these
@@ -321,10 +324,19 @@ class Spool(Protocol):
         """
         ...
 
-    async def retry(self, entry_ids: Collection[str], now: float, *, revision: str | None = None) -> list[str]:
+    async def retry(self, entry_ids: Collection[str], now: float, *, revision: tuple[str, str] | None = None) -> list[str]:
         """Make DEAD and DEFERRED entries due at `now`, a dead letter with `since` now and no attempts; the ids it did this to.
 
-        With `revision`, one that `keep_revision` stored, they are judged anew by it, and what was recorded of their steps is forgotten.
+        With `revision`, a digest and its text, which is stored, they are judged anew by it, and what was recorded of their steps is forgotten,
+        as far as it was not before a replay.
+        """
+        ...
+
+    async def replay(self, entry_id: str, now: float, replay: Replay) -> bool:
+        """Judge a DONE or DEAD entry again: due at `now` with `since` now, its retry time afresh, and a mark after what is recorded of it.
+
+        The text of the revision is stored with it. False, and nothing is changed, for an entry that is gone or in another state, and for one
+        whose content is neither kept nor given as long as it was.
         """
         ...
 

@@ -12,8 +12,9 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from inbound.accept.envelope import Envelope
-from inbound.accept.spool import Backlog, Entry, Load, Query, State, Update, tallies
+from inbound.accept.spool import Backlog, Entry, Load, Query, State, StepRecord, Update, tallies
 from inbound.accept.spool.database import Connection
+from inbound.accept.spool.replays import PART, Replay, is_possible, replayed
 from inbound.accept.spool.rows import (
     ENTRY_COLUMNS,
     STEP_COLUMNS,
@@ -133,7 +134,7 @@ def change(connection: Connection, entry_id: str, update: Update, number: int | 
     if update.clear_steps:
         connection.execute("DELETE FROM step WHERE entry = ?", (number,))
     if update.steps:
-        _append_steps(connection, number, update)
+        _append_steps(connection, number, update.steps)
     if update.judged is not None:
         tallies.count(connection, number, update.judged, update.finished or 0.0, again=update.state is State.DEAD)
     return update.drop_content and not connection.execute("DELETE FROM content WHERE entry = ?", (number,)).rowcount
@@ -175,8 +176,8 @@ def _envelope_columns(envelope: Envelope) -> dict[str, Any]:
     }
 
 
-def _append_steps(connection: Connection, number: int, update: Update) -> None:
-    for record in update.steps:
+def _append_steps(connection: Connection, number: int, steps: Sequence[StepRecord]) -> None:
+    for record in steps:
         connection.execute(
             f"INSERT INTO step (entry, position, {STEP_COLUMNS})"  # noqa: S608  # names are ours
             " SELECT ?, coalesce(max(position), 0) + 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM step WHERE entry = ?",
@@ -333,8 +334,8 @@ def clock_set(connection: Connection, now: float, forward: float, longest: float
     connection.execute("UPDATE entry INDEXED BY entry_ready SET due = ? WHERE ready = 1 AND due > ?", (now, now))
 
 
-def retry(connection: Connection, entry_ids: Sequence[str], now: float, revision: str | None = None) -> Stroke:
-    """Make DEAD and DEFERRED entries due at `now`, to be judged anew by `revision` if it is given."""
+def retry(connection: Connection, entry_ids: Sequence[str], now: float, revision: tuple[str, str] | None = None) -> Stroke:
+    """Make DEAD and DEFERRED entries due at `now`, to be judged anew by `revision`, a digest and its text, if it is given."""
 
     def make_due(entry_id: str) -> bool:
         found = _find(connection, entry_id)
@@ -344,7 +345,8 @@ def retry(connection: Connection, entry_ids: Sequence[str], now: float, revision
             connection.execute("UPDATE entry SET since = ?, attempts = 0, finished = 0.0 WHERE number = ?", (now, found.number))
         connection.execute("UPDATE entry SET state = 'deferred', ready = 0, due = ? WHERE number = ?", (now, found.number))
         if revision is not None:
-            _judge_anew(connection, found.number, revision)
+            _judge_anew(connection, found.number, revision[0])
+            keep_revision(connection, *revision)
         return True
 
     return _stroke(entry_ids, make_due)
@@ -357,7 +359,34 @@ def _judge_anew(connection: Connection, number: int, revision: str) -> None:
     except UnreadableError:
         return  # the claim that comes next makes it a dead letter again
     connection.execute("UPDATE entry SET envelope = ?, revision = ? WHERE number = ?", (envelope_text(envelope), storable(revision), number))
-    connection.execute("DELETE FROM step WHERE entry = ?", (number,))
+    connection.execute(
+        "DELETE FROM step WHERE entry = ? AND position > (SELECT coalesce(max(position), -1) FROM step WHERE entry = ? AND part = ?)",
+        (number, number, PART))
+
+
+def replay(connection: Connection, entry_id: str, now: float, replay: Replay) -> bool:
+    """See `Spool.replay`."""
+    found = _find(connection, entry_id)
+    if found is None:
+        return False
+    row = connection.execute(f"SELECT {ENTRY_COLUMNS} FROM entry WHERE number = ?", (found.number,)).fetchone()  # noqa: S608  # names are ours
+    try:
+        entry = entry_from(row, _steps_of(connection, [found.number]).get(found.number, ()))
+    except UnreadableError:
+        return False
+    if not is_possible(entry, replay):
+        return False
+    if not found.content:
+        connection.execute("INSERT INTO content (entry, data) VALUES (?, ?)", (found.number, replay.content))
+    again = replayed(entry, replay, now)
+    columns = {
+        "state": again.state.value, "ready": 0, "due": again.due, "since": again.since, "attempts": 0, "error": "", "sink": "", "disposition": "",
+        "finished": 0.0, "content": found.content or IN_ROW, "assessment": storable(again.assessment), **_envelope_columns(again.envelope),
+    }
+    _set(connection, found.number, entry_id, columns)
+    _append_steps(connection, found.number, again.steps[-1:])
+    keep_revision(connection, replay.revision, replay.text)
+    return True
 
 
 def drop(connection: Connection, entry_ids: Sequence[str], *, active: bool) -> Stroke:

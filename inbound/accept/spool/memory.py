@@ -12,9 +12,10 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
 from inbound.accept.envelope import Envelope
-from inbound.accept.spool import KINDS, OTHERS, Backlog, Content, Draft, Entry, Judged, Load, Query, SpoolError, State, Tally, Update
+from inbound.accept.spool import KINDS, OTHERS, Backlog, Content, Draft, Entry, Judged, Load, Query, SpoolError, State, StepRecord, Tally, Update
 from inbound.accept.spool.checks import check_message_id, check_put, check_update
 from inbound.accept.spool.content import MemoryContent
+from inbound.accept.spool.replays import Replay, is_possible, replayed, runs
 
 LAZY_SECONDS = 0.05
 BLOB_THRESHOLD = 256 * 1024
@@ -245,9 +246,21 @@ class MemorySpool:
                 due = now if entry.state is State.DEFERRED and entry.due > now + longest else entry.due
                 self._keep(replace(entry, since=since, due=due))
 
-    async def retry(self, entry_ids: Collection[str], now: float, *, revision: str | None = None) -> list[str]:
+    async def retry(self, entry_ids: Collection[str], now: float, *, revision: tuple[str, str] | None = None) -> list[str]:
         self._commit()
         return [entry_id for entry_id in entry_ids if self._retry(entry_id, now, revision)]
+
+    async def replay(self, entry_id: str, now: float, replay: Replay) -> bool:
+        self._commit()
+        entry = self._store.entries.get(entry_id)
+        if entry is None or not is_possible(entry, replay):
+            return False
+        if not entry.has_content:
+            self._store.contents[entry_id] = replay.content or b""
+        self._keep(replayed(entry, replay, now))
+        self._store.revisions.setdefault(replay.revision, replay.text)
+        self.journal.append(("replay", entry_id))
+        return True
 
     async def drop(self, entry_ids: Collection[str]) -> list[str]:
         self._commit()
@@ -366,14 +379,15 @@ class MemorySpool:
         before = self._store.tallies.get(key, replace(more, messages=0))
         self._store.tallies[key] = replace(before, messages=before.messages + more.messages, last=more.last)
 
-    def _retry(self, entry_id: str, now: float, revision: str | None) -> bool:
+    def _retry(self, entry_id: str, now: float, revision: tuple[str, str] | None) -> bool:
         entry = self._store.entries.get(entry_id)
         if entry is None or entry.state not in (State.DEAD, State.DEFERRED):
             return False
         if entry.state is State.DEAD:
             entry = replace(entry, since=now, attempts=0, finished=0.0)
         if revision is not None:
-            entry = replace(entry, envelope=replace(entry.envelope, revision=revision), steps=())
+            self._store.revisions.setdefault(*revision)
+            entry = replace(entry, envelope=replace(entry.envelope, revision=revision[0]), steps=_before_replay(entry.steps))
         self._keep(replace(entry, state=State.DEFERRED, due=now))
         self.journal.append(("retry", entry_id))
         return True
@@ -404,6 +418,12 @@ def _changed(entry: Entry, update: Update) -> Entry:
     given = {name: value for name in FIELDS if (value := getattr(update, name)) is not None}
     steps = (*(() if update.clear_steps else entry.steps), *update.steps)
     return replace(entry, **given, steps=steps, has_content=entry.has_content and not update.drop_content)
+
+
+def _before_replay(steps: tuple[StepRecord, ...]) -> tuple[StepRecord, ...]:
+    """What is recorded up to the last mark of a replay."""
+    _, present = runs(steps)
+    return steps[: len(steps) - len(present)]
 
 
 def _matches(entry: Entry, query: Query) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from inbound.accept.spool import Content, Entry, Query, State, Tally
+from inbound.accept.spool.replays import Replay
 from inbound.accept.spool.sqlite import SqliteSpool
 
 T = TypeVar("T")
@@ -74,10 +75,6 @@ class SeveralSpools:
         """The text of a revision that any of them keeps."""
         return next(filter(None, await self._of_each(lambda spool: spool.revision(digest))), None)
 
-    async def keep_revision(self, digest: str, text: str) -> None:
-        """Store the text of a revision in each."""
-        await self._of_each(lambda spool: spool.keep_revision(digest, text))
-
     async def tallies(self, run: str) -> list[list[Tally]]:
         """What was counted in a run, spool by spool."""
         return list(await self._of_each(lambda spool: spool.tallies(run)))
@@ -87,9 +84,13 @@ class SeveralSpools:
         found = [each for several in await self._of_each(lambda spool: spool.counted(run, revision, kind, limit)) for each in several]
         return sorted(found, key=lambda each: each[0].envelope.received_at, reverse=True)[:limit]
 
-    async def retry(self, entry_ids: Collection[str], now: float, *, revision: str | None = None) -> list[str]:
+    async def retry(self, entry_ids: Collection[str], now: float, *, revision: tuple[str, str] | None = None) -> list[str]:
         """Make entries due, wherever they are; the ids it did this to."""
         return [done for each in await self._of_each(lambda spool: spool.retry(entry_ids, now, revision=revision)) for done in each]
+
+    async def replay(self, entry_id: str, now: float, replay: Replay) -> bool:
+        """Judge an entry again, wherever it is."""
+        return any(await self._of_each(lambda spool: spool.replay(entry_id, now, replay)))
 
     async def drop(self, entry_ids: Collection[str]) -> list[str]:
         """Remove entries, wherever they are; the ids removed."""

@@ -37,6 +37,7 @@ from inbound.accept.spool.database import Connection
 from inbound.accept.spool.drafts import DiskDraft
 from inbound.accept.spool.folder import SpoolFolder
 from inbound.accept.spool.leases import Leases
+from inbound.accept.spool.replays import Replay
 from inbound.accept.spool.threads import FileThreads
 from inbound.accept.spool.transactions import Operation, Transactions
 from inbound.metrics import COMMIT_SIZE, COMMITS, Metrics
@@ -53,7 +54,7 @@ class SqliteSpool:
     """A `Spool` in `folder`. Content of more than `blob_threshold` octets becomes a blob file; smaller content of ACTIVE entries is
     held in memory, up to `memory` octets in all.
 
-    A `visitor` looks at a spool that another process may own, and may retry and drop: it takes no lock, recovers and cleans nothing,
+    A `visitor` looks at a spool that another process may own, and may retry, replay and drop: it takes no lock, recovers and cleans nothing,
     creates nothing (`start` raises FileNotFoundError), and everything else raises SpoolError. It drops ACTIVE entries only when no
     live process owns the spool.
     """
@@ -252,8 +253,11 @@ class SqliteSpool:
     async def release(self, sink: str, now: float, limit: int) -> int:
         return await self._write(partial(entries.release, sink=sink, now=now, limit=max(limit, 0)))
 
-    async def retry(self, entry_ids: Collection[str], now: float, *, revision: str | None = None) -> list[str]:
+    async def retry(self, entry_ids: Collection[str], now: float, *, revision: tuple[str, str] | None = None) -> list[str]:
         return await self._stroke_by_stroke(entry_ids, partial(entries.retry, now=now, revision=revision))
+
+    async def replay(self, entry_id: str, now: float, replay: Replay) -> bool:
+        return await self._change(partial(entries.replay, entry_id=entry_id, now=now, replay=replay))
 
     async def drop(self, entry_ids: Collection[str]) -> list[str]:
         def drop(connection: Connection, entry_ids: list[str]) -> entries.Stroke:
@@ -283,7 +287,7 @@ class SqliteSpool:
         await self._write(partial(entries.clock_set, now=now, forward=forward, longest=longest))
 
     async def keep_revision(self, digest: str, text: str) -> None:
-        await self._change(partial(entries.keep_revision, digest=digest, text=text))
+        await self._write(partial(entries.keep_revision, digest=digest, text=text))
 
     async def revision(self, digest: str) -> str | None:
         return await self._read(partial(entries.revision, digest=digest))
@@ -336,7 +340,7 @@ class SqliteSpool:
 
     def _owned(self) -> GroupCommit:
         if self._visitor:
-            raise SpoolError("the spool was opened by a visitor, who may only look, retry and drop")
+            raise SpoolError("the spool was opened by a visitor, who may only look, retry, replay and drop")
         return self._started()
 
     async def _read(self, work: Callable[[Connection], T]) -> T:

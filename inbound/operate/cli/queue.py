@@ -192,9 +192,7 @@ def retry(message_ids: tuple[str, ...], everything: bool, error: str, current_ru
     rule_set = rules_of(rules).rule_set if current_rules else None
 
     async def look(spool: Any) -> list[str]:
-        if rule_set is not None:
-            await spool.keep_revision(rule_set.revision, rule_set.text)
-        done: list[str] = await spool.retry(chosen, time.time(), revision=rule_set.revision if rule_set else None)
+        done: list[str] = await spool.retry(chosen, time.time(), revision=(rule_set.revision, rule_set.text) if rule_set else None)
         return done
 
     if not chosen:

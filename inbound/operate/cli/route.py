@@ -20,6 +20,8 @@ def render(trace: dict[str, Any], *, whole: bool = False) -> str:
     lines.append(_end(trace))
     if whole and trace.get("outline"):
         lines += _outline(trace["outline"])
+    for number, run in enumerate(trace["earlier"] if whole else (), 1):
+        lines += _earlier(run, number)
     text = "\n".join(lines)
     return text.replace(trace["id"], "<message id>") if trace["state"] == "supposed" else text
 
@@ -45,6 +47,7 @@ def _head(trace: dict[str, Any]) -> list[str]:
         f"recipients  {', '.join(safe(r) for r in envelope['recipients']) or 'none is accepted'}",
         *(_refusal(each) for each in trace["recipients"] if each["acceptance"] != "accept"),
         f"revision    {trace['revision']}{set_name}",
+        *([f"replayed    {trace['replay']}; what came of it before stands at the end"] if trace["replay"] else []),
         *([f"finished    {trace['finished']}"] if trace["finished"] else []),
     ]
 
@@ -61,9 +64,22 @@ def _unexplained(trace: dict[str, Any]) -> list[str]:
         f"the spool does not hold revision {trace['revision']} of the rules any more, so which of them matched, and why, cannot be told"]
     if trace.get("unexplained"):
         lines.append("recorded" if not known else "recorded, and of no step of these rules (INBOUND_STOP_SCOPE as in the service?)")
-    return lines + [safe(f"    {each['rule']}: {each['action']} (action {each['index'] + 1}) {each['part']}, attempt {each['attempt']}, "
-                         f"{each['started']}, {each['milliseconds']} ms: {each['outcome']}" + (f": {each['error']}" if each["error"] else ""))
-                    for each in trace.get("unexplained", ())]
+    return lines + [safe(_attempt(each)) for each in trace.get("unexplained", ())]
+
+
+def _attempt(each: dict[str, Any]) -> str:
+    """A recorded attempt, apart from any rule."""
+    return (f"    {each['rule']}: {each['action']} (action {each['index'] + 1}) {each['part']}, attempt {each['attempt']}, "
+            f"{each['started']}, {each['milliseconds']} ms: {each['outcome']}" + (f": {each['error']}" if each["error"] else ""))
+
+
+def _earlier(run: dict[str, Any], number: int) -> list[str]:
+    """What came of a message before it was replayed."""
+    end = "dead" if run["state"] == "dead" else "done" + (": no rule matched" if run["disposition"] == "UNMATCHED" else "")
+    told = [(_attempt(each), _told([each])) for each in run["attempts"]]
+    return ["", f"run {number}, by revision {run['revision']}, until it was replayed at {run['replayed']}",
+            *(safe(line + (f": {what}" if what and what not in line else "")) for line, what in told),
+            safe(f"    {end}" + (f" at {run['finished']}" if run["finished"] else "") + (f": {run['error']}" if run["error"] else ""))]
 
 
 def verdict_lines(verdicts: dict[str, Any]) -> list[str]:

@@ -84,7 +84,8 @@ class Screen:
     def _done(self, event: EventDict) -> str:
         recipients = ", ".join(plain(r) for r in event["recipients"])
         steps = "; ".join(event["steps"]) or "no rule matched"
-        return (f"{_word('received', 'green')}  {plain(event['sender'] or '<>')} -> {recipients}  {event['size']} octets  "
+        word = "replayed" if event.get("replay") else "received"
+        return (f"{_word(word, 'green')}  {plain(event['sender'] or '<>')} -> {recipients}  {event['size']} octets  "
                 f"{plain_steps(steps)}  {event['seconds'] * 1000:.0f} ms  {click.style(event['id'], dim=True)}")
 
     def _refused(self, event: EventDict) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from inbound.accept.envelope import Envelope, Peer, new_message_id
 from inbound.accept.spool import Judged, Query, State, Update
+from inbound.accept.spool.replays import Replay
 from inbound.accept.spool.several import SeveralSpools, spool_folder, spool_numbers
 from inbound.accept.spool.sqlite import SqliteSpool
 
@@ -40,7 +41,7 @@ async def test_a_visitor_sees_all_of_them_as_one_and_acts_where_the_entry_is(tmp
     assert await visitor.get("0" * 40) is None
     with pytest.raises(KeyError):
         await visitor.content("0" * 40)
-    await visitor.keep_revision("r", "text")
+    await owners[1].keep_revision("r", "text")
     assert await visitor.revision("r") == "text"
     assert await visitor.revision("s") is None
     assert sorted(await visitor.retry([first, third, "0" * 40], 1.0)) == sorted([first, third])
@@ -52,6 +53,8 @@ async def test_a_visitor_sees_all_of_them_as_one_and_acts_where_the_entry_is(tmp
     assert [[tally.messages for tally in each] for each in await visitor.tallies("run")] == [[0, 1], [], [0, 1]]
     assert [entry.id for entry, _ in await visitor.counted("run", "r", "k", 2)] == [first, third]
     assert [entry.id for entry, _ in await visitor.counted("run", "r", "k", 1)] == [first]
+    assert [await visitor.replay(each, 60.0, Replay("n", "new text")) for each in (third, third, "0" * 40)] == [True, False, False]
+    assert ((await owners[2].claim(60.0, 10))[0].id, await owners[0].revision("n"), await owners[2].revision("n")) == (third, None, "new text")
     await visitor.stop()
     for owner in owners:
         await owner.stop()

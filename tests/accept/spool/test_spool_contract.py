@@ -11,6 +11,7 @@ from letters import Clock, dead, deferred, done, drafted, envelope, octets, put,
 from spools import THRESHOLD, Kept
 
 from inbound.accept.spool import Entry, Outcome, Query, Spool, SpoolError, State, Update
+from inbound.accept.spool.replays import Replay, Run, runs
 
 SMALL = octets(3000)
 LARGE = octets(THRESHOLD * 10)
@@ -621,11 +622,10 @@ class TestRetry:
 
     async def test_by_another_revision_what_was_done_is_forgotten(self, spool: Spool) -> None:
         gone, waits, active = [await put(spool, revision="old") for _ in range(3)]
-        await spool.keep_revision("new", "text")
         await spool.update(gone.id, dead(NOW, steps=[step()]))
         await spool.update(waits.id, deferred(NOW + 900, steps=[step()]))
         await spool.update(active.id, Update(steps=[step()]))
-        assert await spool.retry([gone.id, waits.id, active.id], NOW, revision="new") == [gone.id, waits.id]
+        assert await spool.retry([gone.id, waits.id, active.id], NOW, revision=("new", "text")) == [gone.id, waits.id]
         for entry in await spool.claim(NOW, 10):
             assert (entry.envelope.revision, entry.steps) == ("new", ())
         found = await spool.get(active.id)
@@ -638,6 +638,87 @@ class TestRetry:
         entries = await asyncio.gather(*(put(spool, held=False) for _ in range(700)))
         assert sorted(await spool.retry(set(ids(entries)), NOW)) == sorted(ids(entries))
         assert sorted(await spool.drop(set(ids(entries)))) == sorted(ids(entries))
+
+
+class TestReplay:
+    @pytest.mark.parametrize("ended", [done(NOW + 5, disposition="STOPPED"), dead(NOW + 5, error="no", attempts=9)])
+    @pytest.mark.parametrize("data", [SMALL, LARGE])
+    async def test_it_is_due_and_all_that_was_recorded_stands_before_the_mark(self, kept: Kept, spool: Spool, data: bytes, ended: Update) -> None:
+        entry = await put(spool, data, revision="old")
+        await spool.update(entry.id, replace(ended, steps=[step(), step("other")], assessment="judged"))
+        before = await spool.get(entry.id)
+        assert before
+        assert await spool.replay(entry.id, NOW + 100, Replay("new", "text"))
+        await spool.sweep(finished_before=1e12, content_before=1e12, keep_revisions=())
+        async for one in kept.now_and_after_a_crash(spool):
+            found = await one.get(entry.id)
+            assert found
+            mark = found.steps[-1]
+            assert found == replace(
+                before, state=State.DEFERRED, due=NOW + 100, since=NOW + 100, attempts=0, error="", disposition="", finished=0.0,
+                envelope=replace(before.envelope, revision="new"), steps=(*before.steps, mark))
+            assert runs(found.steps) == (
+                [Run("old", before.state, before.disposition, before.error, NOW + 5, NOW + 100, (step(), step("other")))], ())
+            assert await one.revision("new") == "text"
+            assert await read(one, entry.id) == data
+        assert await one.claim(NOW + 100, 1) == [replace(found, state=State.ACTIVE)]
+
+    async def test_a_second_time_and_what_comes_after(self, spool: Spool) -> None:
+        entry = await put(spool, revision="r0")
+        for number in range(1, 3):
+            await spool.update(entry.id, done(NOW + number, steps=[step(f"run {number}")]))
+            assert await spool.replay(entry.id, NOW + 10 * number, Replay(f"r{number}", "text"))
+        await spool.update(entry.id, dead(NOW + 3, steps=[step("run 3")]))
+        found = await spool.get(entry.id)
+        assert found
+        over, present = runs(found.steps)
+        assert [(run.revision, run.finished, run.replayed, run.steps) for run in over] == [
+            ("r0", NOW + 1, NOW + 10, (step("run 1"),)), ("r1", NOW + 2, NOW + 20, (step("run 2"),))]
+        assert tuple(present) == (step("run 3"),)
+
+    async def test_a_retry_by_other_rules_forgets_nothing_before_the_mark(self, spool: Spool) -> None:
+        entry = await put(spool)
+        await spool.update(entry.id, done(NOW, steps=[step("run 1")]))
+        assert await spool.replay(entry.id, NOW, Replay("r1", "text"))
+        await spool.update(entry.id, dead(NOW, steps=[step("run 2"), step("run 2")]))
+        assert await spool.retry([entry.id], NOW, revision=("r2", "text")) == [entry.id]
+        found = await spool.get(entry.id)
+        assert found
+        over, present = runs(found.steps)
+        assert ([run.steps for run in over], tuple(present), found.envelope.revision) == ([(step("run 1"),)], (), "r2")
+
+    async def test_what_is_not_finished_goes_its_way(self, spool: Spool) -> None:
+        active, waits = await put(spool, revision="old"), await put(spool, revision="old")
+        await spool.update(waits.id, deferred(NOW + 900))
+        for entry_id in (active.id, waits.id, "gone"):
+            assert not await spool.replay(entry_id, NOW, Replay("new", "text"))
+        assert await spool.revision("new") is None
+        found = await spool.get(waits.id)
+        assert found
+        assert (found.due, found.envelope.revision) == (NOW + 900, "old")
+
+    @pytest.mark.parametrize("data", [SMALL, LARGE, b""])
+    async def test_content_that_is_not_kept_has_to_be_given_whole(self, kept: Kept, spool: Spool, data: bytes) -> None:
+        entry = await put(spool, data)
+        await spool.update(entry.id, done(NOW, drop_content=True))
+        for content in (None, data + b"x"):
+            assert not await spool.replay(entry.id, NOW, Replay("new", "text", content))
+        assert await spool.replay(entry.id, NOW, Replay("new", "text", data, "judged anew"))
+        async for one in kept.now_and_after_a_crash(spool):
+            found = await one.get(entry.id)
+            assert found
+            assert (found.has_content, found.assessment) == (True, "judged anew")
+            assert await read(one, entry.id) == data
+        await one.claim(NOW, 1)
+        await one.update(entry.id, done(NOW, drop_content=True))
+        with pytest.raises(KeyError):
+            await one.content(entry.id)
+
+    async def test_content_that_is_kept_is_not_replaced(self, spool: Spool) -> None:
+        entry = await put(spool, SMALL)
+        await spool.update(entry.id, done(NOW))
+        assert await spool.replay(entry.id, NOW, Replay("new", "text", b"x" * len(SMALL)))
+        assert await read(spool, entry.id) == SMALL
 
 
 class TestDrop:

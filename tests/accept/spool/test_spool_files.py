@@ -182,7 +182,7 @@ async def test_a_damaged_record_does_not_stand_in_the_way(disk: SqliteSpool, tmp
     assert shown
     assert shown.state is State.DEAD
     assert "damaged" in shown.error
-    assert await disk.retry([hurt.id], clock.now, revision="new") == [hurt.id]
+    assert await disk.retry([hurt.id], clock.now, revision=("new", "rules")) == [hurt.id]
     assert await disk.claim(clock.now, 10) == []
     assert await disk.drop([hurt.id]) == [hurt.id]
 

@@ -17,6 +17,7 @@ from letters import Clock, drafted, envelope, octets, read, step
 
 from inbound.accept.spool import Judged, Query, Spool, SpoolError, State, Update
 from inbound.accept.spool.memory import MemorySpool
+from inbound.accept.spool.replays import Replay
 from inbound.accept.spool.sqlite import SqliteSpool
 
 THRESHOLD = 2000
@@ -132,8 +133,8 @@ class Twins(RuleBasedStateMachine):
     def judge_anew(self, id_: str, received: float) -> None:
         self.both(lambda spool: spool.update(id_, Update(envelope=envelope(id_, received=received, revision="r9"))))
 
-    @rule(some=st.lists(ids, max_size=3), revision=st.sampled_from([None, None, "r1"]))
-    def retry(self, some: list[str], revision: str | None) -> None:
+    @rule(some=st.lists(ids, max_size=3), revision=st.sampled_from([None, None, ("r1", "text")]))
+    def retry(self, some: list[str], revision: tuple[str, str] | None) -> None:
         self.both(lambda spool: spool.retry(some, self.clock.now, revision=revision))
 
     @rule(some=st.lists(ids, max_size=3))
@@ -149,6 +150,11 @@ class Twins(RuleBasedStateMachine):
     def sweep(self, finished: float, content: float, keep: set[str]) -> None:
         self.both(lambda spool: spool.sweep(finished_before=finished, content_before=content, keep_revisions=keep))
         self.known = [id_ for id_ in self.known if self.both(lambda spool, id_=id_: spool.get(id_)) is not None]  # type: ignore[misc]
+
+    @rule(id_=ids, size=st.none() | st.sampled_from([10, THRESHOLD + 1, 9000]), assessment=st.none() | st.just("anew"))
+    def replay(self, id_: str, size: int | None, assessment: str | None) -> None:
+        again = Replay("r2", "text", None if size is None else octets(size), assessment)
+        self.both(lambda spool: spool.replay(id_, self.clock.now, again))
 
     @rule(octets=st.sampled_from([0, 1, 10, 11, 5000, 100_000]))
     def shed(self, octets: int) -> None:

@@ -80,6 +80,7 @@ async def test_it_may_not_do_the_owners_work(disk: SqliteSpool, visitor: SqliteS
         visitor.release("s", NOW, 1),
         visitor.sweep(finished_before=0, content_before=0, keep_revisions=()),
         visitor.shed(1),
+        visitor.keep_revision("new", "rules"),
     ):
         with pytest.raises(SpoolError, match="visitor"):
             await call
@@ -123,7 +124,6 @@ async def test_it_can_be_the_only_one(disk: SqliteSpool, tmp_path: Path, clock: 
 async def test_what_it_has_judged_anew_starts_afresh_under_the_revision_it_brings(disk: SqliteSpool, visitor: SqliteSpool) -> None:
     entry = await put(disk)
     await disk.update(entry.id, dead(NOW, steps=[step()]))
-    await visitor.keep_revision("new", "rules")
-    assert await visitor.retry([entry.id], NOW, revision="new") == [entry.id]
+    assert await visitor.retry([entry.id], NOW, revision=("new", "rules")) == [entry.id]
     [again] = await disk.claim(NOW, 1)
     assert (again.envelope.revision, again.steps, await disk.revision("new")) == ("new", (), "rules")
