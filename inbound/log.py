@@ -8,16 +8,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import json
 import logging
 import select
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, MutableMapping
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TextIO
 
 import structlog
+
+from inbound.compact import encoded_by
 
 GATHER = 0.02  # seconds that a line waits at most under load: a call of its own for each costs a tenth of a small message
 
@@ -76,9 +78,7 @@ def configure(form: str = "", *, level: str = "info", stream: TextIO | None = No
     structlog.configure(
         processors=[
             *([_Hide(hidden)] if hidden else []),
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
-            structlog.processors.format_exc_info,
+            _mark,
             renderer or (render_text if text else render_json),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
@@ -176,7 +176,20 @@ def get() -> Log:
     return logger
 
 
-_json = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=str).encode
+_json = encoded_by(str)
+_second = (0, "")  # of the last event, and how its time is written
+
+
+def _mark(logger: Any, method: str, event: EventDict) -> EventDict:
+    """Level, time, and a traceback as text: structlog's own three processors in one step, which costs a third."""
+    global _second  # noqa: PLW0603  # one clock for all
+    seconds, nanoseconds = divmod(time.time_ns(), 10**9)
+    if seconds != _second[0]:
+        _second = seconds, datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    event["time"] = f"{_second[1]}.{nanoseconds // 1000:06d}Z"
+    if "exc_info" in event:
+        event = structlog.processors.format_exc_info(logger, method, event)
+    return structlog.processors.add_log_level(logger, method, event)
 
 
 def _encode(value: Any) -> str:
@@ -185,8 +198,7 @@ def _encode(value: Any) -> str:
 
 def render_json(_logger: Any, _method: str, event: EventDict) -> str:
     """One JSON object: time, level, event, then the fields."""
-    head = {"time": event.pop("time"), "level": event.pop("level"), "event": str(event.pop("event"))}
-    return _encode({**head, **event})
+    return _encode({"time": event.pop("time"), "level": event.pop("level"), "event": str(event.pop("event")), **event})
 
 
 def plain(value: Any) -> str:

@@ -147,10 +147,12 @@ class Connection(SMTP):
     async def line(self) -> bytes:
         """The next command line, without its line end; CRLF or LF. Raises Closed, Refusal."""
         try:
-            line: bytes = await self._with_client(self._reader.readuntil(b"\n"))
+            line: bytes = await self._reader.readuntil(b"\n")  # as `_with_client` would, without its cost for every command
         except asyncio.LimitOverrunError as error:
             await self._skip_line(error.consumed)
             raise Refusal(reply.LINE_TOO_LONG) from None
+        except (asyncio.IncompleteReadError, OSError):
+            raise Closed from None
         if len(line) > LINE_LIMIT:
             raise Refusal(reply.LINE_TOO_LONG)
         line = line[:-2] if line.endswith(b"\r\n") else line[:-1]

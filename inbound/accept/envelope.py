@@ -5,25 +5,25 @@ It is written to the spool as JSON and is the first part of the trace that peopl
 
 from __future__ import annotations
 
-import base64
 import os
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 _BATCH = 256
-_unused: list[bytes] = []
-"""Random bytes for the next ids: each call to the system gives the interpreter away to the spool's thread, and waits to have it back."""
+_LENGTH = 40
+_BASE32HEX = b"0123456789abcdefghijklmnopqrstuv" * 8  # what each octet becomes by five of its bits
+_unused: list[str] = []
+"""The next ids: each call to the system gives the interpreter away to the spool's thread, and waits to have it back."""
 
 
 def new_message_id() -> str:
-    """25 random bytes as 40 characters of lower-case base32hex: SES's own form of message id."""
+    """200 random bits as 40 characters of lower-case base32hex: SES's own form of message id."""
     try:
-        chosen = _unused.pop()
+        return _unused.pop()
     except IndexError:
-        fresh = os.urandom(25 * _BATCH)
-        _unused.extend(fresh[start : start + 25] for start in range(25, len(fresh), 25))
-        chosen = fresh[:25]
-    return base64.b32hexencode(chosen).decode("ascii").lower()
+        fresh = os.urandom(_LENGTH * _BATCH).translate(_BASE32HEX).decode("ascii")
+        _unused.extend(fresh[start : start + _LENGTH] for start in range(_LENGTH, len(fresh), _LENGTH))
+        return fresh[:_LENGTH]
 
 
 os.register_at_fork(after_in_child=_unused.clear)  # two processes with the same ids would overwrite each other's objects

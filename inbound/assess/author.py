@@ -5,6 +5,7 @@ RFC 9989 §5.3.1 and §11.5; RFC 5322 §3.6.2. Whatever could be read in two way
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -54,6 +55,8 @@ def author(head: bytes, message: Message) -> Author:
         problem = "it has several From fields, or what some reader takes for one"
     elif not fields:
         problem = "it has no From field"
+    elif len(fields[0].raw) > _FIELD_LIMIT:
+        problem = "its From field is too long"
     else:
         domain, problem = _domain(fields[0].raw)
         if domain:
@@ -61,10 +64,9 @@ def author(head: bytes, message: Message) -> Author:
     return Author("", problem, _named(seen))
 
 
+@functools.lru_cache(maxsize=512)  # who sends much has one From field; at most a megabyte
 def _domain(raw: bytes) -> tuple[str, str]:
-    """The one domain in the text of a From field, or the problem with it."""
-    if len(raw) > _FIELD_LIMIT:
-        return "", "its From field is too long"
+    """The one domain in the text of a From field of no more than `_FIELD_LIMIT` octets, or the problem with it."""
     text = _FOLD.sub(b" ", raw).decode("utf-8", "replace").strip(" \t")
     if _CONTROL.search(text):
         return "", "its From field holds control characters"

@@ -77,8 +77,9 @@ def parse(head: bytes, *, authserv_id: str = "") -> Message:
 def parse_only(name: str, head: bytes) -> Message:
     """`parse` for who asks about one field, named in lower case: the fields of that name as they came, with no values and no addresses."""
     block, truncated = _marked(head, "")
-    found = ((match[1].decode("ascii"), match[2]) for match in FIELD.finditer(block))
-    return Message(tuple(Field(spelled, raw.removesuffix(b"\r"), "") for spelled, raw in found if spelled.lower() == name), truncated)
+    wanted = name.encode()
+    found = [match for match in FIELD.finditer(block) if match[1].lower() == wanted]
+    return Message(tuple(Field(match[1].decode("ascii"), match[2].removesuffix(b"\r"), "") for match in found), truncated)
 
 
 def begins_with_field(head: bytes) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 from inbound.accept.envelope import Envelope
 from inbound.assess import authentication
 from inbound.assess.authentication import Authentication, Clause
+from inbound.compact import encoded_by
 
 
 class Status(StrEnum):
@@ -87,7 +88,7 @@ VERDICTS = tuple(field.name for field in fields(Assessment) if field.default is 
 """The names of the verdicts."""
 
 _AUTHENTICATION = tuple(field.name for field in fields(Authentication))
-_encode = json.JSONEncoder(separators=(",", ":")).encode
+_encode = encoded_by()
 
 
 def _authentication(data: dict[str, Any] | None) -> Authentication | None:

@@ -114,6 +114,7 @@ class Lookup:
         self._positions: dict[str, list[int]] = {}
         self._any: list[int] = []
         self._identities = frozenset(canonical_entry(i) for i in identities)
+        self.match = functools.lru_cache(maxsize=1024)(self._match)  # asked at RCPT, before the scan, and by the engine
         for position, entries in enumerate(lists):
             if not entries:
                 self._any.append(position)
@@ -141,7 +142,7 @@ class Lookup:
             return True
         return "@" in entry and (entry in self._identities or self.covered(entry))
 
-    def match(self, address: str) -> tuple[int, ...]:
+    def _match(self, address: str) -> tuple[int, ...]:
         """The positions, ascending, of the lists that match the address."""
         found: set[int] = set()
         for entry in matching_entries(address):

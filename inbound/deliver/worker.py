@@ -265,7 +265,7 @@ class Worker:
         disposition = await self._steps(engine, entry, work, record)
         return Update(
             steps=record.pending, state=State.DONE, finished=self._clock(), disposition=disposition, error="", sink="",
-            drop_content=not self._terms.keep_content,
+            assessment=record.take_assessment(), drop_content=not self._terms.keep_content,
         )
 
     def _mail(self, envelope: Envelope) -> Mail:
@@ -450,7 +450,8 @@ class Worker:
 
     async def _commit(self, entry: Entry, update: Update, record: Record, *, lazy: bool) -> None:
         """Record what happened. What was done cannot be undone, so trouble with the spool is waited out here."""
-        update, record.assessment = replace(update, assessment=record.assessment), None
+        if (assessment := record.take_assessment()) is not None:
+            update = replace(update, assessment=assessment)
         wait = 0.1
         while True:
             try:
@@ -553,6 +554,11 @@ class Record:
     def take(self) -> list[StepRecord]:
         """The records to commit now."""
         taken, self.pending, self.has_effects = self.pending, [], False
+        return taken
+
+    def take_assessment(self) -> str | None:
+        """The assessment, if that is to be committed now."""
+        taken, self.assessment = self.assessment, None
         return taken
 
     def _remember(self, record: StepRecord) -> None:

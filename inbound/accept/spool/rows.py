@@ -8,6 +8,7 @@ from typing import Any
 
 from inbound.accept.envelope import Envelope, Peer
 from inbound.accept.spool import Entry, Outcome, State, StepRecord
+from inbound.compact import encoded_by
 
 Row = Sequence[Any]
 
@@ -29,9 +30,8 @@ def _by_slots(part: Any) -> dict[str, Any]:
     return {name: getattr(part, name) for name in part.__slots__}
 
 
-# a quarter of the time of json.dumps(envelope.to_json()), for the same text
-_encode_slots = json.JSONEncoder(separators=(",", ":"), default=_by_slots).encode
-_encode_detail = json.JSONEncoder(separators=(",", ":"), default=str).encode
+_encode_slots = encoded_by(_by_slots)  # the text of json.dumps(envelope.to_json()), without all the copies
+_encode_detail = encoded_by(str)
 
 
 def envelope_text(envelope: Envelope) -> str:
