@@ -101,7 +101,11 @@ class Shadow:
                 self._log.warning(Event.SHADOW_REJECTED, file=state.file, errors=str(error).splitlines(), kept=kept)
 
         book = RuleBook(Path(state.file), on_load=adopt, on_error=rejected)
-        await book.refresh()
+        try:
+            await book.refresh()
+        except Exception as error:
+            self._log.exception(Event.SERVICE_WARNING, warning=f"{state.file} is not tried: {error!r}")
+            return
         self._following = asyncio.create_task(book.watch())
 
     async def _fall_back(self, state: ShadowState) -> None:

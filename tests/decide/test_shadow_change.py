@@ -58,6 +58,14 @@ def test_a_recipient_that_would_be_refused_is_named_beside_the_kind() -> None:
     assert B not in found.told
 
 
+def test_a_recipient_that_both_refuse_is_not_new() -> None:
+    """As with a message that is judged anew by other rules than those that accepted it."""
+    then, now = rule_set(rule("r", [A], S3)), rule_set(rule("r", [A], OTHER))
+    found = changed(then, now, A, B)
+    assert found is not None
+    assert (found.refused, found.notes) == ((), ())
+
+
 def test_filters_scans_dispositions_and_supposed_answers_are_told() -> None:
     plain = rule_set(rule("r", [], S3))
     shut = plain.model_copy(update={"filters": RuleSet.model_validate(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from worker_bench import EVENT, FUNCTION, REQUEST, S3, STOP, Bench, rule, rule_s
 from inbound.accept.spool import SpoolError, State, Tally
 from inbound.accept.spool.memory import Fault
 from inbound.decide import routes
+from inbound.decide.engine import StopScope
+from inbound.decide.session_bounce import Certain
 from inbound.deliver import shadow as module
 from inbound.deliver.shadow_state import ShadowState, ShadowStateError, read_state, write_state
 from inbound.deliver.sinks import MessageFailed, MessageRefused
@@ -30,6 +33,11 @@ class Tried(Bench):
         await self.shadow.look()
         assert self.shadow.candidate is not None
         assert self.shadow.candidate.rules == rule_set(*rules).rules
+
+    async def tries_nothing(self, *rules: dict[str, object]) -> None:
+        with pytest.raises(AssertionError):
+            await self.tries(*rules)
+        assert self.shadow.candidate is None
 
     async def counted(self, run: str = "run") -> list[Tally]:
         return [tally for tally in await self.spool.tallies(run) if tally.messages]
@@ -114,6 +122,42 @@ async def test_a_function_that_nobody_asked_is_supposed_to_let_go_on_and_that_is
     await bench.send()
     assert f"supposes that {FUNCTION} answers CONTINUE" in json.loads((await bench.only()).told)["notes"]
     assert bench.aws.calls == ["s3:mail"]
+
+
+@under(rule("one", S3))
+async def test_a_candidate_that_is_stopped_judges_nothing_more(bench: Tried, tmp_path: Path) -> None:
+    await bench.tries(rule("one", OTHER))
+    await bench.send()
+    state = read_state(tmp_path / "shadow.json")
+    assert state is not None
+    write_state(tmp_path / "shadow.json", replace(state, stopped=bench.now))
+    await bench.shadow.look()
+    await bench.send()
+    assert (await bench.only()).messages == 1
+
+
+@under(rule("one", S3))
+async def test_a_bounce_that_is_said_in_the_session_is_a_recipient_refused(bench: Tried, tmp_path: Path) -> None:
+    await bench.tries(rule("one", {"BounceAction": {"SmtpReplyCode": "550", "Message": "gone", "Sender": "p@example.com"}}))
+    await bench.send()
+    assert not [note for note in json.loads((await bench.only()).told)["notes"] if "refused" in note]
+    bench.shadow._certain_of = lambda rules: Certain(rules, StopScope.RECIPIENTS)
+    message = await bench.send()
+    refusing = [tally for tally in await bench.counted() if "refused" in tally.told]
+    assert json.loads(refusing[0].told)["notes"] == ["a recipient is refused: nothing but a rule's bounce would come of it"]
+    ((entry, refused),) = await bench.spool.counted("run", refusing[0].revision, refusing[0].kind, 9)
+    assert (entry.id, refused) == (message, ("u@example.com",))
+
+
+@under(rule("one", S3))
+async def test_a_candidate_that_cannot_be_read_for_a_reason_nobody_foresaw_stops_no_start(bench: Tried, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("inbound.decide.watch.parse", broken)
+        await bench.tries_nothing(rule("one", OTHER))
+    assert await bench.state(await bench.send()) is State.DONE
 
 
 @under(rule("one", S3))

@@ -64,6 +64,17 @@ async def test_entries_that_go_leave_their_count(spool: Spool) -> None:
     assert not await spool.counted("run", "r1", "k", 10)
 
 
+async def test_an_entry_that_takes_the_place_of_a_dropped_one_is_not_counted_for_it(spool: Spool) -> None:
+    """SQLite gives the number of the last row anew once it is deleted."""
+    dropped = await put(spool)
+    await spool.update(dropped.id, dead(NOW, judged=OTHER_WAY))
+    await spool.drop([dropped.id])
+    entry = await put(spool)
+    assert not await spool.counted("run", "r1", "k", 10)
+    await spool.update(entry.id, done(NOW, judged=LIKE))
+    assert await counts(spool) == {("r1", "k"): 1, ("r1", ""): 1}
+
+
 async def test_a_new_run_begins_from_nothing(spool: Spool) -> None:
     entry = await put(spool)
     await spool.update(entry.id, dead(NOW, judged=OTHER_WAY))
