@@ -12,6 +12,7 @@ from pathlib import Path
 
 from inbound.accept import policy
 from inbound.accept.spool import Entry, Judged, Spool, SpoolError, StepRecord
+from inbound.accept.spool.replays import PART
 from inbound.changes import follow
 from inbound.decide.engine import Mail, StopScope
 from inbound.decide.load import Loaded, RulesError, parse
@@ -132,12 +133,13 @@ class Shadow:
     # --- judging ---
 
     def judge(self, entry: Entry, rule_set: RuleSet, records: Iterable[StepRecord]) -> Judged | None:
-        """What the candidate makes of a message that `rule_set` has judged, and of whose steps there are these records. None without a candidate.
+        """What the candidate makes of a message that `rule_set` has judged, and of whose steps there are these records. None without a candidate,
+        and for a replay: that was not received.
 
         Never raises: the message has its own way to go.
         """
         candidate, state = self.candidate, self._state
-        if candidate is None or state is None:
+        if candidate is None or state is None or any(record.part == PART for record in entry.steps):
             return None
         try:
             envelope = entry.envelope

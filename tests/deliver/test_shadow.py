@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from worker_bench import EVENT, FUNCTION, REQUEST, S3, STOP, Bench, rule, rule_set
+from worker_bench import EVENT, FUNCTION, MESSAGE, REQUEST, S3, STOP, Bench, rule, rule_set
 
 from inbound.accept.spool import SpoolError, State, Tally
 from inbound.accept.spool.memory import Fault
+from inbound.accept.spool.replays import Replay
 from inbound.decide import routes
 from inbound.decide.engine import StopScope
 from inbound.decide.session_bounce import Certain
@@ -122,6 +123,19 @@ async def test_a_function_that_nobody_asked_is_supposed_to_let_go_on_and_that_is
     await bench.send()
     assert f"supposes that {FUNCTION} answers CONTINUE" in json.loads((await bench.only()).told)["notes"]
     assert bench.aws.calls == ["s3:mail"]
+
+
+@under(rule("one", S3))
+async def test_a_replay_is_no_message_that_was_received(bench: Tried) -> None:
+    """What was counted of it when it was received stays."""
+    await bench.tries(rule("one", OTHER))
+    message = await bench.send()
+    other = rule_set(rule("one", OTHER))
+    assert await bench.spool.replay(message, bench.now, Replay(other.revision, other.text, content=MESSAGE))
+    await bench.later(0)
+    assert (await bench.state(message), len(bench.aws.calls)) == (State.DONE, 2)
+    tally = await bench.only()
+    assert (tally.messages, bool(tally.kind)) == (1, True)
 
 
 @under(rule("one", S3))
