@@ -133,6 +133,7 @@ class Worker:
 
     async def start(self) -> None:
         """Begin with what waits: due entries at once, and one message to each sink that was down."""
+        actions.known()  # while files can be read: no message shall find that they cannot
         for name in await self._spool.waiting():
             self.sinks.expect(name)
         self._feeder = asyncio.create_task(self._feed())

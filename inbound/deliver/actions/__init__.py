@@ -50,13 +50,15 @@ class Action(Protocol):
 
 @cache
 def known() -> dict[type[Any], Action]:
-    """Every action in this folder, by model. Raises RuntimeError when two files claim one model."""
+    """Every action in this folder, by model. Raises RuntimeError when two files claim one model, or the folder cannot be read."""
     found: dict[type[Any], Action] = {}
     for module in pkgutil.iter_modules(__path__):
         action: Action = importlib.import_module(f"{__name__}.{module.name}").ACTION
         if action.model in found:
             raise RuntimeError(f"two actions for {action.model.__name__}")
         found[action.model] = action
+    if not found:  # pkgutil takes a folder that cannot be read for an empty one: with no file descriptor left, say
+        raise RuntimeError(f"no actions are found in {', '.join(__path__)}")
     return found
 
 
