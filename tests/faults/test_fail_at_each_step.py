@@ -120,7 +120,7 @@ async def test_the_nth_operation_fails_until_there_is_none(tmp_path: Path, size:
 
 
 @pytest.mark.parametrize(("size", "error", "of_the_blob", "whens"), [
-    ("small", "EIO", False, (1, 6)), ("large", "ENOSPC", False, (3,)), ("large", "EIO", True, (2,)),
+    ("small", "EIO", False, (1, 15)), ("large", "ENOSPC", False, (3,)), ("large", "EIO", True, (2,)),
 ])
 async def test_some_operations_fail(tmp_path: Path, size: str, error: str, of_the_blob: bool, whens: tuple[int, ...]) -> None:
     lives = await failed_at(tmp_path, size, error, whens, of_the_blob=of_the_blob)
