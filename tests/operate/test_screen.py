@@ -39,3 +39,13 @@ def test_a_recipient_refused_by_a_bounce_is_named() -> None:
 ])
 def test_beginning_and_end_are_told_in_words(event: Event, fields: dict[str, int], line: str) -> None:
     assert shown(event, **fields) == [line]
+
+
+def test_what_is_tried_beside_the_rules_is_told() -> None:
+    assert shown(Event.SHADOW_LOADED, file="new.yaml", rules=3, revision="60530106bd7c") == [
+        "shadow    new.yaml: 3 rules tried on every message, revision 60530106bd7c"]
+    assert shown(Event.SHADOW_REJECTED, file="new.yaml", errors=["new.yaml:1:1: no", "new.yaml:2:1: no"], kept="60530106bd7c") == [
+        "shadow    new.yaml is not tried, revision 60530106bd7c is tried on:", "          new.yaml:1:1: no", "          new.yaml:2:1: no"]
+    assert shown(Event.SHADOW_REJECTED, file="new.yaml", errors=["new.yaml:1:1: no"], kept="") == [
+        "shadow    new.yaml is not tried, nothing is tried:", "          new.yaml:1:1: no"]
+    assert shown(Event.SHADOW_STOPPED, file="new.yaml") == ["shadow    new.yaml is not tried any more"]

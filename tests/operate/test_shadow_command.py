@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -77,6 +78,30 @@ def test_a_data_folder_that_is_none_or_anothers_is_named(here: Path, monkeypatch
     for arguments in (["good.yaml"], ["stop"]):
         refused(run(*arguments), 2, "the data folder var belongs to user", "run this as the service's user")
     assert not (here / "var" / "shadow.json").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("arguments", [["good.yaml"], ["stop"], ["report"], []])
+@pytest.mark.parametrize("mode", [0o700, 0o755])
+def test_another_user_gets_one_line(here: Path, arguments: list[str], mode: int) -> None:
+    (here / "var").chmod(mode)
+    here.chmod(0o755)
+    (here / "var" / "shadow.json").write_text("{}")
+    (here / "var" / "shadow.json").chmod(0o600)
+    program = f"""
+import os, sys
+from inbound import settings
+from inbound.accept.spool import several
+from inbound.deliver import shadow_state
+from inbound.operate import shadow_report
+from inbound.operate.cli import main, queue, shadow
+sys.argv = {["inbound", "shadow", *arguments]!r}
+os.setuid(65534)
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=here, capture_output=True, text=True, check=False)
+    assert (done.returncode in (1, 2), done.stdout, len(done.stderr.splitlines())) == (True, "", 1), done.stderr
+    assert "shadow.json: Permission denied" in done.stderr or "belongs to user root, and you are nobody" in done.stderr
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

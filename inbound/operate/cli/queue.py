@@ -21,7 +21,8 @@ ENTRIES = 100_000  # in a spool with more, an id is not looked for by its beginn
 
 def data_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--data DIR`."""
-    return click.option("--data", type=click.Path(path_type=Path), default=Path("var"), envvar="INBOUND_DATA", show_default=True,
+    folder = click.Path(path_type=Path, readable=False)  # click's own word on one that may not be read takes three lines
+    return click.option("--data", type=folder, default=Path("var"), envvar="INBOUND_DATA", show_default=True,
                         help="The data folder of the service.")(command)
 
 
