@@ -19,7 +19,7 @@ FAILED = "<Error><Code>{}</Code><Message>told to fail</Message></Error>"
 
 
 class Sink:
-    """`objects[bucket/key]` holds what was put, `puts` counts, `published` and `invoked` keep bodies, `metadata` that of objects.
+    """`objects[bucket/key]` holds what was put and can be fetched, `puts` counts, `published` and `invoked` keep bodies, `metadata` that of objects.
 
     `fails` is a status that every call gets, with `code` as its error code. `keys` lists the access key of every call. `answers` holds
     (status, headers, body) for a function's name, `always` the same for every call. `lives` is how many seconds a role's credentials last. No
@@ -94,6 +94,11 @@ class Sink:
         return web.Response(status=self.fails, text=text, content_type="application/xml")
 
     def _keep(self, request: web.Request, path: str, body: bytes) -> web.Response:
+        if request.method == "GET":
+            if path not in self.objects:
+                missing = FAILED.format("NoSuchKey").replace("told to fail", "The specified key does not exist.")
+                return web.Response(status=404, text=missing, content_type="application/xml")
+            return web.Response(body=self.objects[path], headers=self.metadata[path])
         if request.method == "PUT":
             if request.headers.get("Content-Encoding") == "aws-chunked":
                 body = dechunk(body)

@@ -63,6 +63,8 @@ class Message(_Part):
     """null: nothing is different."""
     not_performed: list[dict[str, Any]]
     """Steps of `then` that were never done, of a dead letter; with TopicArn instead of an action: only its notification was not."""
+    run: str | None
+    """With --run: where the content is from with which its actions are performed again, `spool` or an S3 object; null: they are not."""
 
 
 class Group(Difference):

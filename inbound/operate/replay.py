@@ -1,21 +1,26 @@
-"""Replays messages of the spools of a data folder: finds those that are chosen, and compares their way then with their way now."""
+"""Replays messages of the spools of a data folder: finds those that are chosen, compares their way then with their way now, and runs them."""
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Any, Protocol
 
-from inbound.accept.spool import Entry, Query, State
+from inbound.accept.spool import Entry, Query, State, replays
+from inbound.assess.assessor import SCANS
+from inbound.assess.verdicts import Assessment, Status
 from inbound.decide.cases import inline
 from inbound.decide.engine import StopScope
 from inbound.decide.rules import RuleSet
 from inbound.deliver.replay import Comparison, Rules, Summary, compare
+from inbound.operate.recall import Gone, Recall
 from inbound.service import certain
 from inbound.settings import Settings
 
 PAGE = 2_000  # entries of the history that are read at once
-FINISHED = (State.DONE, State.DEAD)
+SPOOL = "spool"
 
 
 class Spools(Protocol):
@@ -31,6 +36,10 @@ class Spools(Protocol):
 
     async def revision(self, digest: str) -> str | None:
         """See `Spool.revision`."""
+        ...
+
+    async def replay(self, entry_id: str, now: float, replay: replays.Replay) -> bool:
+        """See `Spool.replay`."""
         ...
 
 
@@ -50,13 +59,17 @@ async def history(spool: Spools, since: float | None, until: float | None) -> As
 
 
 class Replay:
-    """The comparisons of a command, one after the other, and what came of them in all."""
+    """The comparisons of a command, one after the other, and what came of them in all. `ran` tells of each message that is to be performed
+    again where its content is from: `spool`, or an S3 object.
+    """
 
-    def __init__(self, spool: Spools, rule_set: RuleSet, settings: Settings) -> None:
+    def __init__(self, spool: Spools, rule_set: RuleSet, settings: Settings, recall: Recall | None = None) -> None:
+        self.ran: dict[str, str] = {}
         self.summary = Summary()
         self.unfinished = 0
         self.problems: list[tuple[str, str]] = []
         self._spool = spool
+        self._recall = recall or Recall()
         self._certain = certain(settings)
         self._stop_scope = StopScope(settings.stop_scope)
         self._now = self._rules(rule_set)
@@ -72,7 +85,7 @@ class Replay:
     async def finished(self, since: float | None, until: float | None, rule: str | None) -> AsyncIterator[Comparison]:
         """Compares what was received from `since` until `until` and is done or dead; with a `rule`, where that does something, then or now."""
         async for listed in history(self._spool, since, until):
-            if listed.state not in FINISHED:
+            if listed.state not in replays.FINISHED:
                 self.unfinished += 1
             elif (entry := await self._spool.get(listed.id)) is not None:
                 found = await self._compared(entry)
@@ -82,7 +95,7 @@ class Replay:
 
     async def one(self, entry: Entry) -> Comparison | None:
         """Compares one message; None where that cannot be, for what it adds to `problems`."""
-        if entry.state not in FINISHED:
+        if entry.state not in replays.FINISHED:
             self.problems.append((entry.id, "still waits or is in hand: it goes its way by the rules it came under, and can be replayed after that"))
             return None
         found = await self._compared(entry)
@@ -101,11 +114,30 @@ class Replay:
             return None
         return compare(entry, then, self._now, self._stop_scope)
 
+    async def run(self, found: Comparison) -> None:
+        """Have its actions performed by the rules as they are now; what keeps it from that is one of `problems`."""
+        entry, content, place = found.entry, None, SPOOL
+        if not found.now.steps:
+            self.problems.append((entry.id, "no rule does anything with it now, so it is left as it is"))
+            return
+        if not entry.has_content:
+            try:
+                content, place = await self._recall.content(entry)
+            except Gone as why:
+                self.problems.append((entry.id, str(why)))
+                return
+        rule_set = self._now.rule_set
+        again = replays.Replay(rule_set.revision, rule_set.text, content, _unscanned(entry) if found.now.scans else None)
+        if await self._spool.replay(entry.id, time.time(), again):
+            self.ran[entry.id] = place
+        else:
+            self.problems.append((entry.id, "has just been taken in hand, or its content removed; look again in a moment"))
+
     def to_json(self, rules: str, compared: list[Comparison]) -> dict[str, Any]:
         """As `replay_schema.Replay` tells it."""
         return {
             "rules": rules, "revision": self._now.rule_set.revision, "stop_scope": str(self._stop_scope),
-            "messages": [found.to_json() for found in compared],
+            "messages": [{**found.to_json(), "run": self.ran.get(found.entry.id)} for found in compared],
             "judged": self.summary.judged, "different": self.summary.different, "unfinished": self.unfinished,
             "groups": [group.to_json() for group in self.summary.groups],
             "problems": [{"id": message_id, "problem": problem} for message_id, problem in self.problems],
@@ -113,6 +145,11 @@ class Replay:
 
     def end(self, rules: str) -> Iterator[str]:
         """The summary for people."""
+        yield from self._judged(rules)
+        if self.ran:
+            yield f"{count(len(self.ran))} to be performed again, by the service within a second if it runs: inbound explain {next(iter(self.ran))}"
+
+    def _judged(self, rules: str) -> Iterator[str]:
         judged, different = self.summary.judged, self.summary.different
         if self.unfinished:
             yield f"{count(self.unfinished)} still waiting or in hand left out"
@@ -127,6 +164,15 @@ class Replay:
                 yield from differing(group.difference)
 
 
+def _unscanned(entry: Entry) -> str | None:
+    """Its assessment, to be completed by the scans that no rule wanted when it came; None where it needs nothing."""
+    if not entry.assessment:
+        return None
+    found = Assessment.from_json(entry.assessment)
+    lacking = tuple(kind for kind in SCANS if kind in found.unscanned or found.verdicts()[kind].status is Status.DISABLED)
+    return replace(found, unscanned=lacking).to_json() if lacking else None
+
+
 def told(found: Comparison) -> Iterator[str]:
     """One comparison for people: a line where nothing is different."""
     told = found.to_json()
@@ -138,6 +184,12 @@ def told(found: Comparison) -> Iterator[str]:
         yield f"    ! never done: {_step(step)}"
     for function in dict.fromkeys((*found.then.assumed, *found.now.assumed) if found.difference else ()):
         yield f"    ? {function} is supposed to answer CONTINUE"
+
+
+def performed(place: str | None) -> Iterator[str]:
+    """Whether its actions are performed again, and with the content from where."""
+    if place is not None:
+        yield "    > to be performed again" + (f", with the content from {place}" if place != SPOOL else "")
 
 
 def differing(difference: Any, *, several: bool = False) -> Iterator[str]:

@@ -40,15 +40,20 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # generic only in newe
 @click.option("--rule", metavar="NAME", help="Instead of ids: messages with which this rule does something, then or now.")
 @click.option("--rules", type=click.Path(path_type=Path), default=Path("rules.yaml"), envvar="INBOUND_RULES", show_default=True,
               help="The rule file to judge them by.")
+@click.option("--run", is_flag=True, help="Perform the actions again by these rules, those done before too. The service does it within a second.")
 @data_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, in the shape that --schema tells.")
 @click.option("--schema", "as_schema", is_flag=True, help="Print the JSON Schema of what --json prints, and replay nothing.")
-def replay(message_ids: tuple[str, ...], since: float | None, until: float | None, rule: str | None, rules: Path, data: Path, as_json: bool,
-           as_schema: bool) -> None:
+def replay(message_ids: tuple[str, ...], since: float | None, until: float | None, rule: str | None, rules: Path, run: bool, data: Path,
+           as_json: bool, as_schema: bool) -> None:
     """Judge messages of the spool and its history again, and tell what the rules as they are now would do differently.
 
     ID is that of a message that is done or a dead letter, or the beginning of one. Each is compared with its way by the rules it came under.
-    A synchronous function answers what it answered then; one that was not asked is supposed to answer CONTINUE. Nothing is sent or stored.
+    A synchronous function answers what it answered then; one that was not asked is supposed to answer CONTINUE. Nothing is sent or stored
+    without --run.
+
+    With --run the content is taken from the spool, where INBOUND_RETAIN_CONTENT keeps it, or from the S3 object that the message went to.
+    'inbound explain ID' tells what came of it, and what came of it before.
     """
     if as_schema:
         from inbound.deliver.replay_schema import schema  # noqa: PLC0415  # only when it is asked for
@@ -58,17 +63,19 @@ def replay(message_ids: tuple[str, ...], since: float | None, until: float | Non
     if bool(message_ids) == any(given is not None for given in (since, until, rule)):
         fail("name messages by their ids, or choose them with --since TIME, --until TIME, --rule NAME")
     from inbound.operate.cli.loading import rules_of  # noqa: PLC0415  # --help need not pay for them
-    from inbound.operate.replay import Replay, told  # noqa: PLC0415
+    from inbound.operate.replay import Replay, performed, told  # noqa: PLC0415
     from inbound.settings import read  # noqa: PLC0415
 
     rule_set, settings = rules_of(rules).rule_set, read()
     compared: list[Any] = []
 
-    def tell(found: Any) -> None:
+    async def tell(replay: Replay, found: Any) -> None:
+        if run:
+            await replay.run(found)
         if as_json:
             compared.append(found)
         else:
-            click.echo("\n".join(map(coloured, told(found))))
+            click.echo("\n".join(map(coloured, [*told(found), *performed(replay.ran.get(found.entry.id))])))
 
     async def look(spool: Any) -> Replay:
         replay = Replay(spool, rule_set, settings)
@@ -77,10 +84,10 @@ def replay(message_ids: tuple[str, ...], since: float | None, until: float | Non
             if entry is None:
                 replay.problems.append((message_id, unknown(message_id, begin, data)))
             elif (found := await replay.one(entry)) is not None:
-                tell(found)
+                await tell(replay, found)
         if not message_ids:
             async for found in replay.finished(since, until, rule):
-                tell(found)
+                await tell(replay, found)
         return replay
 
     done = visit(data, look)
