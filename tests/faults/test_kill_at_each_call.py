@@ -52,6 +52,14 @@ class Lives:
         await self.ledger.settled(self.sink)
         self.ledger.check(self.sink)
 
+    async def idle(self) -> None:
+        """Nothing is left to do: no call of a life that only starts and stops is of a message."""
+        await self.ledger.settled(self.sink)
+        await emptied(self.serve)
+        async with asyncio.timeout(10):
+            while list((self.serve.folder / "data" / "spool" / "blobs").iterdir()):  # noqa: ASYNC110  # nobody tells of it
+                await asyncio.sleep(0.02)
+
     async def end_at(self, call: str, when: int) -> bool:
         """Does this life end in that call under load?"""
         assert self.serve.process is not None
@@ -151,6 +159,7 @@ async def test_killed_in_a_call_of_start_or_stop(tmp_path: Path, call: str, when
         lives = Lives(tmp_path, sink)
         await lives.begin()
         await lives.ledger.send(lives.serve.port, *SIZES)
+        await lives.idle()
         await lives.serve.kill()
         for when in whens:
             if not await lives.end_at_start_or_stop(call, when):
