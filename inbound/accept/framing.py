@@ -10,6 +10,8 @@ import re
 
 from inbound.accept.reply import BAD_CHUNK, Refusal
 
+DOTS = 32  # within lines of a piece, after which it is searched for dots that begin one
+
 _CHUNK = re.compile(rb"[ \t]*([0-9]{1,20})(?:[ \t]+(LAST))?[ \t]*", re.IGNORECASE)
 _RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _EMPTY_LINE = re.compile(rb"\n\r?\n")
@@ -34,7 +36,7 @@ class Framer:
         pieces = []
         position = 0
         while True:
-            dot = data.find(b"\r\n.", position)
+            dot = _dotted_line(data, position)
             if dot < 0:
                 keep = len(data) - _partial(data, position)
                 break
@@ -58,6 +60,18 @@ class Framer:
             self._start = False
             return content[2:]
         return content
+
+
+def _dotted_line(data: bytes, position: int) -> int:
+    """`data.find(b"\\r\\n.", position)`. To look for a dot alone takes a fiftieth of the time, and what is large is Base64, which has none."""
+    at = position + 1
+    for _ in range(DOTS):
+        at = data.find(b".", at + 1)
+        if at < 0:
+            return -1
+        if data.startswith(b"\r\n", at - 2):
+            return at - 2
+    return data.find(b"\r\n.", at - 1)
 
 
 def _partial(data: bytes, position: int) -> int:

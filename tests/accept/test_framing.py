@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from inbound.accept.framing import Framer, received_count
+from inbound.accept.framing import DOTS, Framer, received_count
 
 END = b"\r\n.\r\n"
 
@@ -36,6 +36,13 @@ def run(wire: bytes, sizes: list[int]) -> tuple[bytes, bytes]:
 def test_any_octets_in_any_chunks_come_out_as_by_lines(text: str, sizes: list[int]) -> None:
     wire = text.encode() + END + b"NOOP\r\n"
     assert run(wire, sizes) == reference(wire) == run(wire, [len(wire)])
+
+
+@pytest.mark.parametrize("before", range(DOTS - 2, DOTS + 3))
+@pytest.mark.parametrize("step", [1, 7, 1000])
+def test_a_dotted_line_is_found_behind_any_number_of_dots_within_lines(before: int, step: int) -> None:
+    wire = b"x.y\r\n" * before + b"..two\r\n" + b"." * before + b"\r\n..\r\n" + END + b"NOOP\r\n"
+    assert run(wire, [step]) == reference(wire)
 
 
 LOOK_ALIKES = [a + b"." + b
