@@ -12,16 +12,17 @@ from json import encoder
 from typing import Any
 
 
-def encoded_by(default: Callable[[Any], Any] | None = None) -> Callable[[Any], str]:
-    """A function from a dict, list or tuple to its JSON text: ASCII only, no spaces. `default` turns what JSON does not know into what it does.
+def encoded_by(default: Callable[[Any], Any] | None = None, *, ascii_only: bool = True) -> Callable[[Any], str]:
+    """A function from a dict, list or tuple to its JSON text, without spaces. `default` turns what JSON does not know into what it does.
 
-    The function raises TypeError for what it cannot encode. A value that holds itself is the caller's mistake, and not looked for.
+    With `ascii_only`, text beyond ASCII is escaped. The function raises TypeError for what it cannot encode. A value that holds itself is the
+    caller's mistake, and not looked for.
     """
-    slow = json.JSONEncoder(separators=(",", ":"), default=default, check_circular=False)
+    slow = json.JSONEncoder(separators=(",", ":"), default=default, check_circular=False, ensure_ascii=ascii_only)
     make: Any = getattr(encoder, "c_make_encoder", None)
     if make is None:
         return slow.encode
-    parts = make(None, slow.default, encoder.encode_basestring_ascii, None, ":", ",", False, False, True)
+    parts = make(None, slow.default, encoder.encode_basestring_ascii if ascii_only else encoder.encode_basestring, None, ":", ",", False, False, True)
 
     def encode(value: Any) -> str:
         return "".join(parts(value, 0))

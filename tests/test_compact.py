@@ -17,9 +17,9 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4) | st.tuples(inner, inner), max_leaves=10)
 
 
-@given(VALUES)
-def test_the_text_is_that_of_the_standard_library(value: Any) -> None:
-    assert encoded_by()(value) == json.dumps(value, separators=(",", ":"))
+@given(VALUES, st.booleans())
+def test_the_text_is_that_of_the_standard_library(value: Any, ascii_only: bool) -> None:
+    assert encoded_by(ascii_only=ascii_only)(value) == json.dumps(value, separators=(",", ":"), ensure_ascii=ascii_only)
 
 
 @pytest.mark.parametrize("without_c", [False, True])

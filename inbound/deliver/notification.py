@@ -6,7 +6,6 @@ Pure: an action's caller says what happened, this says it in SES's words.
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from inbound.accept.envelope import Envelope
 from inbound.assess.message import Message
 from inbound.assess.rendering import HeaderField
 from inbound.assess.verdicts import Assessment, Status
+from inbound.compact import encoded_by
 from inbound.decide.rules import S3, AnyAction, Bounce, Lambda, Sns, Stop, Workmail
 
 SNS_SUBJECT = "Amazon SES Email Receipt Notification"
@@ -180,9 +180,12 @@ def _timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
+_encode = encoded_by(ascii_only=False)
+
+
 def _json(told: dict[str, Any]) -> str:
     """Compact JSON, text beyond ASCII as it is, always valid UTF-8; U+FFFE and U+FFFF escaped, as SQS takes no message that holds them."""
-    text = json.dumps(told, ensure_ascii=False, separators=(",", ":"))
+    text = _encode(told)
     if text.isascii():
         return text  # nothing unfit in it, without a look at each character
     return _UNFIT.sub(lambda found: f"\\u{ord(found[0]):04x}" if found[0] > "\ufffd" else "\ufffd", text)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
 from inbound.assess.scanning import ScannerBusy, ScannerDown
@@ -111,24 +111,32 @@ class Sinks:
         self._check(sink)
         if sink.calls >= self._share():
             raise SinkBusy
-        with self._counted(sink):
+        sink.calls += 1
+        self._calls += 1
+        is_probe = False
+        try:
             async with sink.slots:
-                with self._probing_if_open(sink):
-                    started = self._clock()
-                    try:
-                        yield
-                    except SinkDown as error:
-                        self._failed(sink, str(error), hung=self._clock() - started >= HUNG)
-                        raise
-                    except (MessageFailed, MessageRefused):
-                        self._succeeded(sink)  # the sink is well; only this message is not
-                        raise
-                    except BaseException:
-                        sink.breaker.abandoned(self._clock())
-                        sink.settled.set()
-                        raise
-                    else:
-                        self._succeeded(sink)
+                is_probe = self._admit(sink)
+                started = self._clock()
+                try:
+                    yield
+                except SinkDown as error:
+                    self._failed(sink, str(error), hung=self._clock() - started >= HUNG)
+                    raise
+                except (MessageFailed, MessageRefused):
+                    self._succeeded(sink)  # the sink is well; only this message is not
+                    raise
+                except BaseException:
+                    sink.breaker.abandoned(self._clock())
+                    sink.settled.set()
+                    raise
+                else:
+                    self._succeeded(sink)
+        finally:
+            self._probes -= is_probe
+            sink.calls -= 1
+            self._calls -= 1
+            sink.moved.set()
 
     @contextlib.asynccontextmanager
     async def scanner(self, name: str) -> AsyncIterator[None]:
@@ -182,28 +190,13 @@ class Sinks:
         if breaker.circuit is Circuit.PROBING or self._clock() < breaker.probe_at or self._probes >= PROBES:
             raise SinkClosed(breaker.last_error)
 
-    @contextlib.contextmanager
-    def _counted(self, sink: Sink) -> Iterator[None]:
-        sink.calls += 1
-        self._calls += 1
-        try:
-            yield
-        finally:
-            sink.calls -= 1
-            self._calls -= 1
-            sink.moved.set()
-
-    @contextlib.contextmanager
-    def _probing_if_open(self, sink: Sink) -> Iterator[None]:
-        """Makes the call the probe where the breaker is open. Raises SinkClosed where another is, or where none may be."""
+    def _admit(self, sink: Sink) -> bool:
+        """Is the call the probe of a sink whose breaker is open? It counts as one then. Raises SinkClosed where another is, or none may be."""
         is_probe = sink.breaker.circuit is Circuit.OPEN
         if (is_probe and self._probes >= PROBES) or not sink.breaker.admits(self._clock()):
             raise SinkClosed(sink.breaker.last_error)
         self._probes += is_probe
-        try:
-            yield
-        finally:
-            self._probes -= is_probe
+        return is_probe
 
     def _succeeded(self, sink: Sink) -> None:
         if sink.breaker.succeeded():

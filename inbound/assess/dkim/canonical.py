@@ -43,8 +43,11 @@ def header_field(octets: bytes, canonicalization: Canonicalization) -> bytes:
     if canonicalization is Canonicalization.SIMPLE:
         return _with_crlf(octets) + CRLF
     name, _, value = octets.partition(b":")
-    unfolded = value.replace(CRLF, b"").replace(b"\n", b"")
-    return name.rstrip(b" \t").lower() + b":" + _SPACES.sub(b" ", unfolded).strip(b" ") + CRLF
+    if b"\n" in value:
+        value = value.replace(CRLF, b"").replace(b"\n", b"")
+    if b"\t" in value or b"  " in value:
+        value = _SPACES.sub(b" ", value)
+    return name.rstrip(b" \t").lower() + b":" + value.strip(b" ") + CRLF
 
 
 def body_hashes(pieces: Iterable[bytes], wanted: Iterable[BodyTerms]) -> Mapping[BodyTerms, BodyHash]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import functools
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -68,7 +69,8 @@ def read_key(record: bytes, claim: Claim) -> Key:
     return Key(public, bits, "y" in flags)
 
 
-def _tags(record: bytes) -> dict[bytes, bytes]:
+@functools.lru_cache(maxsize=256)  # a domain has one key for all it sends; at most two megabytes
+def _tags(record: bytes) -> Mapping[bytes, bytes]:
     """Raises ValueError."""
     if len(record) > LARGEST_RECORD:
         raise ValueError(f"a record of {len(record)} octets")
@@ -80,6 +82,7 @@ def _tags(record: bytes) -> dict[bytes, bytes]:
     return tags
 
 
+@functools.lru_cache(maxsize=256)
 def _public_key(octets: bytes, key_type: str) -> tuple[RSAPublicKey | Ed25519PublicKey, int]:
     """The key and its bits. Raises ValueError or Refused."""
     if key_type == "ed25519":
