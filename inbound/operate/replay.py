@@ -181,7 +181,7 @@ def told(found: Comparison) -> Iterator[str]:
     if found.difference is not None:
         yield from differing(told["difference"], several=len(told["recipients"]) > 1)
     for step in found.not_performed:
-        yield f"    ! never done: {_step(step)}"
+        yield f"    ~ never done: {_step(step)}"
     for function in dict.fromkeys((*found.then.assumed, *found.now.assumed) if found.difference else ()):
         yield f"    ? {function} is supposed to answer CONTINUE"
 
@@ -196,13 +196,13 @@ def differing(difference: Any, *, several: bool = False) -> Iterator[str]:
     """What is different, a line each; with the recipients where there are `several`."""
     yield from (f"    - {_step(step, several=several)}" for step in difference["removed"])
     yield from (f"    + {_step(step, several=several)}" for step in difference["added"])
-    yield from (f"    * {note}" for note in difference["notes"])
+    yield from (f"    ! {note}" for note in difference["notes"])
 
 
 def _step(step: Any, *, several: bool = False) -> str:
     (key, value), *_ = ((key, value) for key, value in step.items() if key not in ("Rule", "Recipients"))
     recipients = f"  for {', '.join(step['Recipients'])}" if several and "Recipients" in step else ""
-    return f"{step['Rule']}: {key} {inline(value)}{recipients}"
+    return f"{step['Rule']}: {key}: {inline(value)}{recipients}"
 
 
 def count(messages: int) -> str:

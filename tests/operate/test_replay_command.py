@@ -118,8 +118,8 @@ def test_another_bucket_is_told_with_both() -> None:
     write(STORE % "archive")
     assert lines(replay(message_id)) == [
         f"{message_id} 2026-01-15T12:00:00.000Z ann@example.net -> a@example.com: another way",
-        "- store: S3Action {BucketName: mail}",
-        "+ store: S3Action {BucketName: archive}",
+        "- store: S3Action: {BucketName: mail}",
+        "+ store: S3Action: {BucketName: archive}",
         f"1 message judged by rules.yaml, revision {revision()}: 1 would go another way",
     ]
 
@@ -128,9 +128,9 @@ def test_another_file_than_the_one_in_force() -> None:
     (message_id,) = received(A("a", "b"))
     write(STORE.replace(", b@example.com", "") % "mail", file="new.yaml")
     assert lines(replay(message_id, "--rules", "new.yaml"))[1:] == [
-        "- store: S3Action {BucketName: mail} for a@example.com, b@example.com",
-        "+ store: S3Action {BucketName: mail} for a@example.com",
-        "* b@example.com is refused: no enabled rule matches it",
+        "- store: S3Action: {BucketName: mail} for a@example.com, b@example.com",
+        "+ store: S3Action: {BucketName: mail} for a@example.com",
+        "! b@example.com is refused: no enabled rule matches it",
         f"1 message judged by new.yaml, revision {revision('new.yaml')}: 1 would go another way",
     ]
 
@@ -154,8 +154,8 @@ def test_the_history_is_grouped_by_what_differs() -> None:
     assert lines(replay("--since", "2026-01-15"))[-4:] == [
         f"3 messages judged by rules.yaml, revision {revision()}: 3 would go another way",
         f"3 messages: {first}, {second}, {third}",
-        "- store: S3Action {BucketName: mail}",
-        "+ store: S3Action {BucketName: archive}",
+        "- store: S3Action: {BucketName: mail}",
+        "+ store: S3Action: {BucketName: archive}",
     ]
 
 
@@ -200,9 +200,9 @@ def test_a_function_answers_what_it_answered() -> None:
     assert message["now"]["assumed"] == []
     write(ASK % ARN.replace(":ask", ":new"))
     assert lines(replay(message_id))[1:6] == [
-        f"- ask: LambdaAction {{FunctionArn: \"{ARN}\", InvocationType: RequestResponse}}",
-        f"+ ask: LambdaAction {{FunctionArn: \"{ARN}\", InvocationType: RequestResponse}}".replace(":ask\"", ":new\""),
-        "+ ask: S3Action {BucketName: asked}",
+        f"- ask: LambdaAction: {{FunctionArn: \"{ARN}\", InvocationType: RequestResponse}}",
+        f"+ ask: LambdaAction: {{FunctionArn: \"{ARN}\", InvocationType: RequestResponse}}".replace(":ask\"", ":new\""),
+        "+ ask: S3Action: {BucketName: asked}",
         f"? {ARN.replace(':ask', ':new')} is supposed to answer CONTINUE",
         f"1 message judged by rules.yaml, revision {revision()}: 1 would go another way",
     ]
@@ -215,8 +215,8 @@ def test_a_dead_letter_tells_what_was_never_done() -> None:
     (message_id,) = received(A("a"), aws=aws)
     assert lines(replay(message_id))[:3] == [
         f"{message_id} 2026-01-15T12:00:00.000Z ann@example.net -> a@example.com: the same; a dead letter",
-        "! never done: store: S3Action {BucketName: mail}",
-        "! never done: store: SNSAction {TopicArn: \"arn:aws:sns:us-east-1:000000000000:t\"}",
+        "~ never done: store: S3Action: {BucketName: mail}",
+        "~ never done: store: SNSAction: {TopicArn: \"arn:aws:sns:us-east-1:000000000000:t\"}",
     ]
 
 

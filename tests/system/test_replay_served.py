@@ -12,6 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 from process import Serve, converse, message
+from scanners import EICAR, ClamdAddresses
 from sink import Sink
 from test_processes import send_to_each
 from test_serve import command
@@ -235,4 +236,19 @@ async def test_messages_of_several_processes(sink: Sink, tmp_path: Path) -> None
         event = await ended(serve, message_id, position)
         assert (event["replay"], event["process"]) == (True, process)
         assert f"archive/again/{message_id}" in sink.objects
+    await serve.kill(15)
+
+
+async def test_a_scan_that_only_the_new_rules_want_is_made_for_the_replay(sink: Sink, tmp_path: Path, clamd: ClamdAddresses) -> None:
+    """And the verdicts formed at receipt stay: DNS is not asked again what it may not know any more."""
+    serve = Serve(tmp_path, RULES, sink.endpoint, **KEPT, clamd=str(clamd.path))
+    await serve.start()
+    message_id = await send(serve, b"Subject: x\r\n\r\n" + EICAR)
+    before = (await explained(serve, message_id))["verdicts"]
+    (tmp_path / "new.yaml").write_text(CHANGED.replace("    - Name: support", "    - Name: support\n      ScanEnabled: true"))
+    await replayed(serve, message_id, "--rules", "new.yaml")
+    assert b"X-SES-Virus-Verdict: FAIL" in sink.objects[f"archive/again/{message_id}"]
+    after = (await explained(serve, message_id))["verdicts"]
+    assert (before["virus"]["status"], after["virus"]["status"]) == ("DISABLED", "FAIL")
+    assert {name: after[name] for name in ("spf", "dkim", "dmarc")} == {name: before[name] for name in ("spf", "dkim", "dmarc")}
     await serve.kill(15)

@@ -108,4 +108,4 @@ def coloured(line: str) -> str:
     return click.style(safe(line), fg=_COLOURS.get(line[:6])) if line.startswith("    ") else safe(line)
 
 
-_COLOURS = {"    - ": "red", "    + ": "green", "    ! ": "yellow"}
+_COLOURS = {"    - ": "red", "    + ": "green", "    ! ": "yellow", "    ~ ": "yellow", "    > ": "cyan"}

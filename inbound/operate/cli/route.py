@@ -76,7 +76,7 @@ def _attempt(each: dict[str, Any]) -> str:
 def _earlier(run: dict[str, Any], number: int) -> list[str]:
     """What came of a message before it was replayed."""
     end = "dead" if run["state"] == "dead" else "done" + (": no rule matched" if run["disposition"] == "UNMATCHED" else "")
-    told = [(_attempt(each), _told([each])) for each in run["attempts"]]
+    told = [(_attempt(each), _told([each | {"sink": "", "attempt": 1}])) for each in run["attempts"]]
     return ["", f"run {number}, by revision {run['revision']}, until it was replayed at {run['replayed']}",
             *(safe(line + (f": {what}" if what and what not in line else "")) for line, what in told),
             safe(f"    {end}" + (f" at {run['finished']}" if run["finished"] else "") + (f": {run['error']}" if run["error"] else ""))]
