@@ -8,7 +8,6 @@ holds aiosmtpd to them.
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, AnyStr, Self, TypeVar
 
@@ -50,7 +49,8 @@ class Connection(SMTP):
 
     def begin(self, listener: Listener, *, secure: bool) -> Self:
         """A new connection made from this template, without the introspection of SMTP.__init__ (121 µs a connection)."""
-        connection = copy.copy(self)
+        connection = object.__new__(type(self))
+        connection.__dict__.update(self.__dict__)  # copy.copy, at a sixth of its time
         reader = asyncio.StreamReader(limit=CHUNK // 2, loop=self.loop)
         asyncio.StreamReaderProtocol.__init__(connection, reader, client_connected_cb=connection._cb_client_connected, loop=self.loop)
         connection.listener = listener

@@ -175,8 +175,8 @@ class Assessor:
         verdicts = {kind: found if isinstance(found, Verdict) else Verdict(Status.PROCESSING_FAILED, f"{self._scanners[kind].name}: {found}")
                     for kind, found in scanned.items()}
         awaited = [kind for kind, trouble in troubles.items() if self._waits or isinstance(trouble, ScannerBusy)]
-        whole = replace(judged, spam=verdicts.get("spam", judged.spam), virus=verdicts.get("virus", judged.virus), unscanned=tuple(awaited),
-                        client_name=client_name)
+        whole = judged.with_scans(verdicts.get("spam", judged.spam), verdicts.get("virus", judged.virus), unscanned=tuple(awaited),
+                                  client_name=client_name)
         if awaited:
             raise Unscanned(whole, self._scanners[awaited[0]].name, troubles[awaited[0]])
         return whole
