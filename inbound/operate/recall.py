@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from inbound.accept.spool import Entry, Outcome
-from inbound.assess.original import NotOriginal, original
+from inbound.assess.original import original
 from inbound.deliver.trace import ACTION
 from inbound.operate.proof.sources import Bucket, Item, Source, SourceError
 
@@ -29,8 +29,10 @@ class Recall:
             source = self._buckets.setdefault(bucket, self._bucket(bucket))
             try:
                 return original(await source.fetch(Item(place, key)), entry.id, entry.size), place
-            except (SourceError, NotOriginal) as error:
-                troubles.append(f"{place} {error}" if isinstance(error, SourceError) else f"{place}: {error}")
+            except SourceError as error:
+                troubles.append(f"{place} {error}")
+            except ValueError as error:  # NotOriginal, or botocore's word on an endpoint that is none
+                troubles.append(f"{place}: {error}")
         raise Gone("its content is not in the spool any more (INBOUND_RETAIN_CONTENT keeps it), and "
                    + ("; ".join(troubles) or "no S3Action stored it"))
 

@@ -105,6 +105,9 @@ class Replay:
 
     async def _compared(self, entry: Entry) -> Comparison | None:
         revision = entry.envelope.revision
+        if not revision:
+            self.problems.append((entry.id, "its record in the spool is damaged"))
+            return None
         if revision not in self._revisions:
             kept = RuleSet.kept(await self._spool.revision(revision))
             self._revisions[revision] = None if kept is None else self._rules(kept)

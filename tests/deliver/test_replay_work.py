@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import jsonschema
+from hypothesis import given
 from journal import Journal
-from worker_bench import REQUEST, S3, SNS, Bench, header, rule, rule_set
+from test_trace import SLOW, Watched, encrypted, envelope, faults, flows, recipients, rules, scopes
+from worker_bench import MESSAGE, REQUEST, S3, SNS, Bench, header, rule, rule_set
 
-from inbound.accept.spool import State
-from inbound.accept.spool.replays import Replay
-from inbound.deliver.sinks import MessageRefused, SinkDown
+from inbound.accept.envelope import Tls
+from inbound.accept.spool import Entry, Outcome, State
+from inbound.accept.spool.replays import Replay, runs
+from inbound.decide.engine import Flow, StopScope
+from inbound.decide.rules import RuleSet
+from inbound.deliver.replay import Rules, compare
+from inbound.deliver.sinks import MessageRefused, SinkDown, SinkFailure
 from inbound.deliver.trace import trace
 from inbound.deliver.trace_schema import schema
 from inbound.deliver.worker import Worker
@@ -130,3 +137,41 @@ async def test_a_retry_by_the_current_rules_keeps_what_was_before_the_replay() -
         await bench.later(0)
         told = await bench.trace(message_id)
         assert (actions(told), [attempts(run) for run in told["earlier"]]) == (["b S3 done"], [["S3 done"]])
+
+
+@SLOW
+@given(rules, rules, recipients, encrypted, faults, flows, scopes)
+def test_what_is_told_of_a_replay_is_what_the_worker_does(one: RuleSet, other: RuleSet, to: tuple[str, ...], tls: Tls | None,
+                                                          troubles: dict[str, list[SinkFailure]], answers: dict[str, Flow], scope: StopScope) -> None:
+    """By the same rules nothing is different, and what was never done is what has no record; by others, the worker takes the very steps."""
+    async def go() -> None:
+        async with Watched(one, troubles, answers, scope) as bench:
+            await bench.receive(envelope(one, to, tls), MESSAGE)
+            entry = await finished(bench)
+            same = compare(entry, Rules(one), Rules(one), scope)
+            assert same.difference is None
+            assert bool(same.not_performed) == (entry.state is State.DEAD)
+            assert len(performed(entry)) == len(same.then.steps) - sum("TopicArn" not in step for step in same.not_performed)
+            told = compare(entry, Rules(one), Rules(other), scope)
+            assert await bench.spool.replay(entry.id, bench.now, Replay(other.revision, other.text, MESSAGE))
+            await bench.later(0)
+            again = await finished(bench)
+            if not told.now.assumed and again.state is State.DONE:
+                assert performed(again) == [step.digest for step in told.now.steps]
+                assert again.disposition == told.now.disposition
+
+    asyncio.run(go())
+
+
+async def finished(bench: Watched) -> Entry:
+    for _ in range(40):
+        entry = await bench.entry("0" * 40)
+        if entry.state is not State.DEFERRED:
+            return entry
+        await bench.later(900)
+    raise AssertionError("it is not done after 40 rounds")
+
+
+def performed(entry: Entry) -> list[str]:
+    """The steps whose action is done in the present run."""
+    return [record.digest for record in runs(entry.steps)[1] if record.part == "action" and record.outcome is Outcome.DONE]

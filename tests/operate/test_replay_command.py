@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -253,6 +254,34 @@ def test_an_unknown_id_does_not_keep_the_others_from_being_judged() -> None:
 def test_control_characters_of_strangers_do_not_reach_the_terminal() -> None:
     found = replay("\x1b[31m", "x")
     assert "\x1b" not in found.output
+
+
+def test_what_is_no_id_means_no_message() -> None:
+    received(A("a"))
+    found = replay("", "../spool")
+    assert (found.exit_code, found.stderr.splitlines()) == (1, ["inbound: : is no message id", "inbound: ../spool: is no message id"])
+
+
+def test_a_damaged_record_is_told_in_one_line() -> None:
+    (message_id,) = received(A("a"))
+    with sqlite3.connect("var/spool/spool.sqlite3") as connection:
+        connection.execute("UPDATE entry SET envelope = '{'")
+    connection.close()
+    for arguments in ((message_id,), ("--since", "2020-01-01"), (message_id, "--run")):
+        found = replay(*arguments)
+        assert (found.exit_code, found.stderr) == (1, f"inbound: {message_id}: its record in the spool is damaged\n")
+
+
+@pytest.mark.parametrize("endpoint", ["nonsense", "http://127.0.0.1:9"])
+def test_a_sink_that_cannot_be_asked_for_the_content_is_told_in_one_line(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_MAX_ATTEMPTS": "1"}.items():
+        monkeypatch.setenv(name, value)
+    (message_id,) = received(A("a"))
+    found = replay(message_id, "--run")
+    (line,) = found.stderr.splitlines()
+    assert found.exit_code == 1
+    assert line.startswith(f"inbound: {message_id}: its content is not in the spool any more (INBOUND_RETAIN_CONTENT keeps it), and s3://mail/")
+    assert endpoint in line
 
 
 @pytest.mark.parametrize(("arguments", "code", "says"), [

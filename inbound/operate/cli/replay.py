@@ -80,6 +80,9 @@ def replay(message_ids: tuple[str, ...], since: float | None, until: float | Non
     async def look(spool: Any) -> Replay:
         replay = Replay(spool, rule_set, settings)
         for message_id in dict.fromkeys(message_ids):
+            if not message_id.isalnum():
+                replay.problems.append((message_id, "is no message id"))
+                continue
             entry, begin = await meant(spool, message_id)
             if entry is None:
                 replay.problems.append((message_id, unknown(message_id, begin, data)))
