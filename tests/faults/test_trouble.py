@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from ledger import RULES, Ledger, Receiver, left
 from needs import missing, needs
-from process import Serve, connected, reply
+from process import EndedError, Serve, connected, reply
 from strace import attached, failing
 
 SIZES = (60, 100_000, 700_000)
@@ -141,14 +141,63 @@ async def mounted(folder: Path, size: str) -> AsyncIterator[None]:
     if os.geteuid() != 0:
         missing("only root mounts")
     await asyncio.to_thread(folder.mkdir)
-    made = await asyncio.create_subprocess_exec(mount, "-t", "tmpfs", "-o", f"size={size}", "none", str(folder))
-    if await made.wait() != 0:
+    if await run(mount, "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)) != 0:
         missing("this machine mounts no tmpfs")
     try:
         yield
     finally:
-        done = await asyncio.create_subprocess_exec(umount, "-l", str(folder))
-        assert await done.wait() == 0
+        assert await run(umount, "-l", str(folder)) == 0
+
+
+async def run(*command: str) -> int:
+    """The exit status of a command."""
+    return await (await asyncio.create_subprocess_exec(*command)).wait()
+
+
+@contextlib.asynccontextmanager
+async def read_only(folder: Path) -> AsyncIterator[None]:
+    """Nothing can be made or removed below a mounted folder: its file system is mounted over it once more, and only to be read.
+
+    Files that are open stay writable. Linux makes no file system read-only while one is (EBUSY), but after an error of the disk, and then no
+    write succeeds: test_a_disk_that_fails_is_a_4yz_and_heals[EROFS].
+    """
+    mount, umount = needs("mount"), needs("umount")
+    assert await run(mount, "--bind", str(folder), str(folder)) == 0
+    try:
+        assert await run(mount, "-o", "remount,bind,ro", str(folder)) == 0
+        yield
+    finally:
+        assert await run(umount, "-l", str(folder)) == 0
+
+
+async def test_a_folder_that_is_read_only_is_a_451_for_what_needs_a_file_and_heals(tmp_path: Path) -> None:
+    async with mounted(tmp_path / "data", "120m"), troubled(tmp_path) as case:
+        case.sink.fails = 503
+        (waiting,) = await case.ledger.send(case.serve.port, LARGE[0])
+        async with read_only(tmp_path / "data"):
+            for _ in range(3):
+                assert await case.ledger.send(case.serve.port, LARGE[0]) == [OURS[0]]
+            case.sink.fails = 0
+            await case.ledger.settled(case.sink)
+            (small,) = await case.ledger.send(case.serve.port, SIZES[0])
+            assert small.startswith("250 "), "it needs no file of its own"
+            assert case.blobs() == [waiting.split()[-1]], "it is delivered and cannot be removed yet"
+
+
+async def test_no_start_on_a_read_only_folder_and_none_of_what_waits_is_lost(tmp_path: Path) -> None:
+    async with mounted(tmp_path / "data", "120m"), troubled(tmp_path) as case:
+        case.sink.fails = 503
+        await case.ledger.send(case.serve.port, *SIZES)
+        await case.serve.kill()
+        assert await run(needs("mount"), "-o", "remount,ro", str(tmp_path / "data")) == 0
+        with pytest.raises(EndedError) as ended:
+            await case.serve.start()
+        (line,) = str(ended.value).splitlines()
+        assert "ended with 2: " in line
+        assert "read-only" in line.lower()
+        assert await run(needs("mount"), "-o", "remount,rw", str(tmp_path / "data")) == 0
+        case.sink.fails = 0
+        await case.serve.start()
 
 
 async def test_no_file_descriptors_is_a_451_and_heals(tmp_path: Path) -> None:

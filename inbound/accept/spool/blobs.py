@@ -15,12 +15,17 @@ from pathlib import Path
 
 from inbound.accept.spool.checks import MESSAGE_ID, check_message_id
 
+TRIED_AGAIN = 1_000  # files that could not be removed, with each removal
+REMEMBERED = 10_000  # of them; more are left to the next start
+
 
 class Blobs:
     """The folder of blob files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._left: set[str] = set()
+        self._lock = threading.Lock()
 
     def path(self, message_id: str) -> Path:
         """The blob file of a message. Raises ValueError for an id that is no plain file name."""
@@ -33,10 +38,20 @@ class Blobs:
             return [file.name for file in found if MESSAGE_ID.fullmatch(file.name) and file.is_file(follow_symlinks=False)]
 
     def remove(self, message_ids: list[str]) -> None:
-        """Remove blob files; those that are gone or cannot be removed are left to the next start."""
-        for message_id in message_ids:
-            with contextlib.suppress(OSError):
-                self.path(message_id).unlink()
+        """Remove blob files. What cannot be removed (a file system may be read-only for a while) is tried again with every later removal."""
+        with self._lock:
+            before = [self._left.pop() for _ in range(min(TRIED_AGAIN, len(self._left)))]
+        for message_id in (*message_ids, *before):
+            try:
+                self.path(message_id).unlink(missing_ok=True)
+            except OSError:
+                self.leave(message_id)
+
+    def leave(self, message_id: str) -> None:
+        """Remember a file that could not be removed."""
+        with self._lock:
+            if len(self._left) < REMEMBERED:
+                self._left.add(message_id)
 
 
 class Blob:
@@ -101,8 +116,10 @@ class Blob:
         self._given_up = True
         fd, self._fd = self._fd, -1
         if self._created:  # else it is another message's file
-            with contextlib.suppress(OSError):
-                self.path.unlink()
+            try:
+                self.path.unlink(missing_ok=True)
+            except OSError:
+                self._blobs.leave(self._message_id)
         if fd >= 0:
             with contextlib.suppress(OSError):
                 os.close(fd)

@@ -15,6 +15,7 @@ from letters import Clock, dead, deferred, done, drafted, envelope, octets, put,
 from spools import THRESHOLD
 
 from inbound.accept.spool import SpoolError, State
+from inbound.accept.spool.blobs import Blob, Blobs
 from inbound.accept.spool.sqlite import SqliteSpool
 
 LARGE = octets(THRESHOLD * 10)
@@ -113,6 +114,23 @@ async def test_a_draft_discarded_while_it_is_written_leaves_no_file(disk: Sqlite
     gate.set()
     await discard
     assert blobs(tmp_path / "spool") == set()
+
+
+def test_files_that_cannot_be_removed_for_a_while_go_with_a_later_removal(tmp_path: Path) -> None:
+    folder = Blobs(tmp_path)
+    delivered, refused = "d" * 40, "r" * 40
+    draft = Blob(folder, refused)
+    draft.write([b"x"])
+    (tmp_path / refused).unlink()
+    for name in (delivered, refused):
+        (tmp_path / name).mkdir()  # which is no file to be removed, whoever tries
+    folder.remove([delivered])
+    draft.remove()
+    for name in (delivered, refused):
+        (tmp_path / name).rmdir()
+        (tmp_path / name).write_bytes(b"x")
+    folder.remove([])
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_blob_files_that_nothing_names_are_removed_at_start(disk: SqliteSpool, tmp_path: Path) -> None:
