@@ -35,6 +35,7 @@ class Bulletin:
         rule_set = loaded.rule_set
         self._metrics.count(RELOADS, "loaded")
         self._metrics.put(RULES_GOOD, 1)
+        self._tell(Kind.RULES_REJECTED, f"revision {rule_set.revision} is in force", str(self._settings.rules), over=True)
         self._log.info(Event.RULES_LOADED, file=str(self._settings.rules), rule_set=rule_set.name or "", rules=len(rule_set.rules),
                        revision=rule_set.revision)
         unsigned_bounces = unsigned(loaded, self._settings.dkim_domain) if self._production else ()
@@ -48,7 +49,7 @@ class Bulletin:
         """The file is broken; the revision `kept` stays in force."""
         self._metrics.count(RELOADS, "rejected")
         self._metrics.put(RULES_GOOD, 0)
-        self._tell(Kind.RULES_REJECTED, str(error).splitlines()[0])
+        self._tell(Kind.RULES_REJECTED, str(error).splitlines()[0], str(self._settings.rules))
         self._log.error(Event.RULES_REJECTED, file=str(self._settings.rules), errors=str(error).splitlines(), kept=kept)
 
     def started(self, rule_set: RuleSet) -> None:

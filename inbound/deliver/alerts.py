@@ -1,7 +1,7 @@
 """Alerts: what an operator should hear of at once, told to an SNS topic and a web hook, and never in anybody's way.
 
-One alert a kind and five minutes, with a count of what happened since the last; what cannot be told is kept, and told when it can be. The
-calls go by no sink's breaker and are no message's steps, so a channel that fails raises no alert of its own: there is no loop.
+One alert a kind and five minutes, with a count of what happened since the last, and one when it is over; what cannot be told is kept, and
+told when it can be. The calls go by no sink's breaker and are no message's steps, so a channel that fails raises no alert of its own.
 """
 
 from __future__ import annotations
@@ -45,6 +45,12 @@ _SUMMARIES = {
     Kind.SPOOL_TROUBLE: "the spool cannot take mail",
     Kind.CERTIFICATE: "the certificate is about to expire",
 }
+_OVER = {
+    Kind.RULES_REJECTED: "the rule file is good again",
+    Kind.QUEUE_STUCK: "the queue is no longer stuck",
+    Kind.SPOOL_TROUBLE: "the spool takes mail again",
+    Kind.CERTIFICATE: "the certificate was renewed",
+}
 _ADVICE = {
     Kind.DEAD_LETTERS: "inbound queue list --state dead",
     Kind.RULES_REJECTED: "inbound check",
@@ -53,11 +59,16 @@ _ADVICE = {
     Kind.CERTIFICATE: "inbound doctor",
 }
 
-Tell = Callable[[Kind, str], None]
-"""Takes note of one event; returns at once, and never raises."""
+
+class Tell(Protocol):
+    """Takes note of one event; returns at once, and never raises."""
+
+    def __call__(self, kind: Kind, detail: str, what: str = "", *, over: bool = False) -> None:
+        """`what` names a trouble that lasts, among those of its kind; with `over` it has ended. Of one that was not told no end is told."""
+        ...
 
 
-def untold(_kind: Kind, _detail: str) -> None:
+def untold(kind: Kind, detail: str, what: str = "", *, over: bool = False) -> None:  # a Tell
     """Nobody wants to hear."""
 
 
@@ -71,17 +82,21 @@ class Alert:
     first: float
     last: float
     details: tuple[str, ...]
+    over: bool = False
+    """All trouble of this kind has ended."""
 
     @property
     def summary(self) -> str:
         """One line for people."""
+        if self.over:
+            return _OVER[self.kind]
         number = f"{self.count} new " if self.kind is Kind.DEAD_LETTERS else ""
         return f"{number}{_SUMMARIES[self.kind]}"
 
     def to_json(self) -> str:
         """The JSON that topic and hook get, ASCII only."""
         return json.dumps({
-            "version": 1, "service": "inbound", "host": self.host, "kind": self.kind, "summary": self.summary, "count": self.count,
+            "version": 1, "service": "inbound", "host": self.host, "kind": self.kind, "over": self.over, "summary": self.summary, "count": self.count,
             "first": _iso(self.first), "last": _iso(self.last), "details": self.details, "look": _ADVICE[self.kind],
         })
 
@@ -107,7 +122,7 @@ class Channel(Protocol):
 
 @dataclass(slots=True)
 class _Pending:
-    """Events of one kind that are still to be told."""
+    """Events of one kind, or the end of their trouble, that are still to be told."""
 
     due: float
     first: float
@@ -128,18 +143,20 @@ class Outlet:
         self._pause = pause
         self._clock = clock
         self._monotonic = monotonic
-        self._pending: dict[Kind, _Pending] = {}
-        self._again: dict[Kind, float] = {}  # when the next alert of a kind may go
+        self._pending: dict[tuple[Kind, bool], _Pending] = {}  # by kind, and whether it is over
+        self._again: dict[tuple[Kind, bool], float] = {}  # when the next alert of that may go
         self._wake = asyncio.Event()
         self._failures = 0
 
-    def tell(self, kind: Kind, detail: str) -> None:
-        """Take note of one event."""
-        now = self._clock()
-        pending = self._pending.get(kind)
+    def tell(self, kind: Kind, detail: str, *, over: bool = False) -> None:
+        """Take note of one event, or that its kind is over."""
+        if not over:
+            self._pending.pop((kind, True), None)  # it is not over
+        now, key = self._clock(), (kind, over)
+        pending = self._pending.get(key)
         if pending is None:
-            due = max(self._monotonic() + GATHER, self._again.get(kind, 0.0))
-            pending = self._pending[kind] = _Pending(due, now, now)
+            due = max(self._monotonic() + GATHER, self._again.get(key, 0.0))
+            pending = self._pending[key] = _Pending(due, now, now)
         pending.count += 1
         pending.last = now
         if len(pending.details) < DETAILS:
@@ -162,39 +179,48 @@ class Outlet:
 
     async def tell_due(self, now: float) -> None:
         """Tell what is due at that time of `monotonic`."""
-        for kind in [kind for kind, pending in self._pending.items() if pending.due <= now]:
-            await self._send(kind, self._pending.pop(kind))
+        due = [key for key, pending in self._pending.items() if pending.due <= now]
+        for kind, over in sorted(due, key=lambda key: key[1]):
+            pending, trouble = self._pending.get((kind, over)), self._pending.get((kind, False))
+            if pending is None:
+                continue  # it was not over after all
+            if over and trouble is not None:
+                pending.due = max(pending.due, trouble.due)  # first that there was trouble, then that it is over
+            else:
+                await self._send(kind, self._pending.pop((kind, over)), over=over)
 
-    async def _send(self, kind: Kind, told: _Pending) -> None:
-        alert = Alert(kind, self._host, told.count, told.first, told.last, tuple(told.details))
+    async def _send(self, kind: Kind, told: _Pending, *, over: bool) -> None:
+        alert = Alert(kind, self._host, told.count, told.first, told.last, tuple(told.details), over)
         try:
             async with asyncio.timeout(SECONDS):
                 await self._channel.send(alert)
         except (AlertFailed, TimeoutError) as error:
-            self._failed(kind, told, str(error) or f"the {self._channel.name} did not answer within {SECONDS:.0f} s")
+            self._failed(kind, told, str(error) or f"the {self._channel.name} did not answer within {SECONDS:.0f} s", over=over)
         except asyncio.CancelledError:
-            self._pending[kind] = told  # for `flush`
+            self._pending[kind, over] = told  # for `flush`
             raise
         except Exception as error:
-            self._failed(kind, told, type(error).__name__)
+            self._failed(kind, told, type(error).__name__, over=over)
         else:
             self._failures = 0
-            self._again[kind] = self._monotonic() + self._pause
+            self._again[kind, over] = self._monotonic() + self._pause
             self._metrics.count(ALERTS, kind, self._channel.name, "sent")
 
-    def _failed(self, kind: Kind, told: _Pending, error: str) -> None:
+    def _failed(self, kind: Kind, told: _Pending, error: str, *, over: bool) -> None:
         """Keep it for another try, with what came meanwhile. Told once in the log, until an alert gets through."""
         self._metrics.count(ALERTS, kind, self._channel.name, "failed")
         if not self._failures:
             self._log.error(Event.ALERT_FAILED, channel=self._channel.name, kind=str(kind), error=error)
         told.due = self._monotonic() + min(RETRY_MAX, RETRY_MIN * 2.0 ** min(self._failures, 20))
         self._failures += 1
-        newer = self._pending.get(kind)
+        if over and (kind, False) in self._pending:
+            return  # there is new trouble since
+        newer = self._pending.get((kind, over))
         if newer is not None:
             told.count += newer.count
             told.last = newer.last
             told.details = (told.details + newer.details)[:DETAILS]
-        self._pending[kind] = told
+        self._pending[kind, over] = told
 
 
 class Alerts:
@@ -203,12 +229,21 @@ class Alerts:
     def __init__(self, channels: Sequence[Channel], log: Log, *, host: str, metrics: Metrics | None = None, pause: float = PAUSE,
                  clock: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic) -> None:
         numbers = metrics or Metrics()
+        self._open: set[tuple[Kind, str]] = set()  # what was told and is not over
         self._outlets = [Outlet(channel, host, log, numbers, pause=pause, clock=clock, monotonic=monotonic) for channel in channels]
 
-    def tell(self, kind: Kind, detail: str) -> None:
-        """Take note of one event, a line of text; returns at once."""
+    def tell(self, kind: Kind, detail: str, what: str = "", *, over: bool = False) -> None:
+        """Take note of one event, a line of text; returns at once. A kind is over once nothing of it is left."""
+        if over:
+            if (kind, what) not in self._open:
+                return
+            self._open.remove((kind, what))
+            if any(other is kind for other, _ in self._open):
+                return
+        elif what:
+            self._open.add((kind, what))
         for outlet in self._outlets:
-            outlet.tell(kind, detail)
+            outlet.tell(kind, detail, over=over)
 
     async def run(self) -> None:
         """Tell what is due, until cancelled."""

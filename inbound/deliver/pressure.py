@@ -25,6 +25,7 @@ SHARE = 20  # a spool that takes long to answer is asked again after a pause so 
 PAUSE = 30.0  # but no longer than this
 MESSAGES = 1.5  # free space, in messages of the largest size, as Postfix wants it
 EARLY = 2  # reserves that are to be free while the content of finished messages is kept
+WRITING = "writing"  # the trouble of a spool that cannot keep anything, among others of its kind
 FLOOR = 64 << 20  # and no less than this: SQLite's log and the pages that it goes into need room
 
 
@@ -97,6 +98,8 @@ class Pressure:
         except OSError as error:
             self._in_trouble(f"{self._folder}: {error.strerror or error}")
         else:
+            if self.trouble:
+                self._tell(Kind.SPOOL_TROUBLE, "it can be written again", WRITING, over=True)
             self.trouble = ""
             self._metrics.put(SPOOL_TROUBLE, 0)
 
@@ -147,21 +150,27 @@ class Pressure:
 
     def _in_trouble(self, error: str) -> None:
         if not self.trouble:
-            self._tell(Kind.SPOOL_TROUBLE, error)
+            self._tell(Kind.SPOOL_TROUBLE, error, WRITING)
         self.trouble = error
         self._metrics.put(SPOOL_TROUBLE, 1)
 
     def _turn(self, refusal: Reply | None, why: str) -> None:
         """Let in, or keep out, from now on."""
-        before, self.refusal, self.why = self.refusal, refusal, why
+        before, reason, self.refusal, self.why = self.refusal, self.why, refusal, why
         if refusal is before:
             return
+        if before is not None:
+            self._tell(_kind(before), f"over: {reason}", before.reason, over=True)
         if refusal is None:
             self._log.info(Event.INTAKE_OPENED)
         else:
             self._log.error(Event.INTAKE_CLOSED, reason=refusal.reason, reply=str(refusal), why=why)
-            self._tell(Kind.QUEUE_STUCK if refusal is reply.BACKLOG else Kind.SPOOL_TROUBLE, why)
+            self._tell(_kind(refusal), why, refusal.reason)
         self._metrics.replace(PRESSURE, {(each.reason,): float(each is refusal) for each in (reply.SPOOL_FULL, reply.SPOOL_OVER, reply.BACKLOG)})
+
+
+def _kind(refusal: Reply) -> Kind:
+    return Kind.QUEUE_STUCK if refusal is reply.BACKLOG else Kind.SPOOL_TROUBLE
 
 
 def _mb(octets: int) -> str:

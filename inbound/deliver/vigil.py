@@ -28,6 +28,7 @@ class Vigil:
         self._expires = expires
         self._clock = clock
         self._told: dict[str, float] = {}  # what was told, and when
+        self._open: set[str] = set()  # sinks that were told of and did not answer since
 
     async def watch(self) -> None:
         """Look again and again, until cancelled."""
@@ -38,7 +39,11 @@ class Vigil:
     async def look(self) -> None:
         """Tell what has lasted too long."""
         self._certificate()
-        down = {name: seconds for name, seconds in self._sinks.down().items() if seconds >= DOWN}
+        found = self._sinks.down()
+        for name in self._open - found.keys():
+            self._open.remove(name)
+            self._tell(Kind.QUEUE_STUCK, f"{name} is no longer down", name, over=True)
+        down = {name: seconds for name, seconds in found.items() if seconds >= DOWN}
         self._told = {what: when for what, when in self._told.items() if what in down or what == Kind.CERTIFICATE}
         if not down:
             return
@@ -49,14 +54,18 @@ class Vigil:
         for name, seconds in down.items():
             if name in backlog and self._is_news(name, REMIND):
                 held, age = backlog[name].messages, self._clock() - backlog[name].oldest
+                self._open.add(name)
                 self._tell(Kind.QUEUE_STUCK, f"{name} has been down for {seconds / 60:.0f} min; messages that wait: {held}, the oldest for "
-                                             f"{age / 60:.0f} min")
+                                             f"{age / 60:.0f} min", name)
 
     def _certificate(self) -> None:
         expires = self._expires()
         left = None if expires is None else expires - self._clock()
+        if left is not None and left > SOON and self._told.pop(Kind.CERTIFICATE, None) is not None:
+            self._tell(Kind.CERTIFICATE, f"it expires in {left / DAY:.0f} days", Kind.CERTIFICATE, over=True)
         if left is not None and left <= SOON and self._is_news(Kind.CERTIFICATE, DAY):
-            self._tell(Kind.CERTIFICATE, f"it expires in {left / DAY:.1f} days" if left > 0 else "it has expired: STARTTLS is not offered")
+            self._tell(Kind.CERTIFICATE, f"it expires in {left / DAY:.1f} days" if left > 0 else "it has expired: STARTTLS is not offered",
+                       Kind.CERTIFICATE)
 
     def _is_news(self, what: str, pause: float) -> bool:
         now = self._clock()

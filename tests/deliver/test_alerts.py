@@ -25,7 +25,7 @@ README = Path(__file__).parents[2] / "README.md"
 TOPIC = "arn:aws:sns:us-east-1:000000000000:alerts"
 ALERT = Alert(Kind.DEAD_LETTERS, "mx.test", 2, 1_700_000_000.0, 1_700_000_060.5, ("id1: no", "id2: \x1b[31mno"))
 SHAPE = {
-    "version": 1, "service": "inbound", "host": "mx.test", "kind": "dead_letters", "summary": "2 new dead letters", "count": 2,
+    "version": 1, "service": "inbound", "host": "mx.test", "kind": "dead_letters", "over": False, "summary": "2 new dead letters", "count": 2,
     "first": "2023-11-14T22:13:20Z", "last": "2023-11-14T22:14:20Z", "details": ["id1: no", "id2: \x1b[31mno"],
     "look": "inbound queue list --state dead",
 }
@@ -90,6 +90,88 @@ async def test_those_that_follow_are_one_alert_in_five_minutes_with_their_count_
     assert len(alert.details[0]) == DETAIL_LENGTH
     assert alert.last - alert.first == pytest.approx(199.8)
     assert await desk.after(10_000) == []
+
+
+class Office:
+    """All alerts, to one channel, whose time only tests move; `heard` is (kind, over, count) of each."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+        self.ear = Ear()
+        self.alerts = Alerts([self.ear], Journal().log, host="mx.test", clock=lambda: self.now, monotonic=lambda: self.now)
+
+    async def after(self, seconds: float) -> list[tuple[str, bool, int]]:
+        """Let time pass; (kind, over, count) of what was told since."""
+        before = len(self.ear.heard)
+        for _ in range(int(seconds)):
+            self.now += 1
+            (outlet,) = self.alerts._outlets
+            await outlet.tell_due(self.now)
+        return [(str(alert.kind), alert.over, alert.count) for alert in self.ear.heard[before:]]
+
+
+async def test_the_end_of_what_was_told_is_told_once() -> None:
+    office = Office()
+    office.alerts.tell(Kind.RULES_REJECTED, "no", "rules.yaml")
+    assert await office.after(1) == [("rules_rejected", False, 1)]
+    for _ in range(2):
+        office.alerts.tell(Kind.RULES_REJECTED, "revision 1 is in force", "rules.yaml", over=True)
+    assert await office.after(1000) == [("rules_rejected", True, 1)]
+    assert (office.ear.heard[-1].summary, office.ear.heard[-1].details) == ("the rule file is good again", ("revision 1 is in force",))
+
+
+async def test_of_what_was_not_told_no_end_is_told() -> None:
+    office = Office()
+    office.alerts.tell(Kind.RULES_REJECTED, "revision 1 is in force", "rules.yaml", over=True)
+    assert await office.after(1000) == []
+
+
+async def test_trouble_that_is_over_within_the_second_is_told_before_its_end() -> None:
+    office = Office()
+    office.alerts.tell(Kind.SPOOL_TROUBLE, "disk gone", "writing")
+    office.alerts.tell(Kind.SPOOL_TROUBLE, "it can be written again", "writing", over=True)
+    assert await office.after(1) == [("spool_trouble", False, 1), ("spool_trouble", True, 1)]
+
+
+async def test_a_kind_is_over_when_all_of_its_trouble_is() -> None:
+    office = Office()
+    office.alerts.tell(Kind.QUEUE_STUCK, "s3:mail is down", "s3:mail")
+    office.alerts.tell(Kind.QUEUE_STUCK, "s3:mail is still down", "s3:mail")
+    office.alerts.tell(Kind.QUEUE_STUCK, "the oldest has waited", "backlog")
+    assert await office.after(1) == [("queue_stuck", False, 3)]
+    office.alerts.tell(Kind.QUEUE_STUCK, "s3:mail is no longer down", "s3:mail", over=True)
+    assert await office.after(1000) == []
+    office.alerts.tell(Kind.QUEUE_STUCK, "over", "backlog", over=True)
+    assert await office.after(1) == [("queue_stuck", True, 1)]
+
+
+async def test_what_comes_and_goes_is_not_said_to_be_over_while_it_is_there() -> None:
+    office = Office()
+    said = []
+    for _ in range(5):
+        office.alerts.tell(Kind.SPOOL_TROUBLE, "disk gone", "writing")
+        said += await office.after(10)
+        office.alerts.tell(Kind.SPOOL_TROUBLE, "it can be written again", "writing", over=True)
+        said += await office.after(10)
+    assert said == [("spool_trouble", False, 1), ("spool_trouble", True, 1)]
+    assert await office.after(1000) == [("spool_trouble", False, 4), ("spool_trouble", True, 1)]
+
+
+async def test_an_end_that_cannot_be_told_is_kept_but_not_beyond_new_trouble() -> None:
+    office = Office()
+    office.alerts.tell(Kind.SPOOL_TROUBLE, "disk gone", "writing")
+    await office.after(1)
+    office.ear.fails = AlertFailed("no")
+    office.alerts.tell(Kind.SPOOL_TROUBLE, "it can be written again", "writing", over=True)
+    assert await office.after(10) == []
+    office.alerts.tell(Kind.SPOOL_TROUBLE, "disk gone", "writing")
+    office.ear.fails = None
+    assert await office.after(1000) == [("spool_trouble", False, 1)]
+    office.alerts.tell(Kind.SPOOL_TROUBLE, "it can be written again", "writing", over=True)
+    office.ear.fails = AlertFailed("no")
+    assert await office.after(10) == []
+    office.ear.fails = None
+    assert await office.after(1000) == [("spool_trouble", True, 1)]
 
 
 async def test_kinds_do_not_hold_up_each_other() -> None:

@@ -45,12 +45,18 @@ class House(Bench):
         self.journal = Journal()
         self.metrics = Metrics()
         self.told: list[tuple[Kind, str]] = []
+        self.over: list[tuple[Kind, str]] = []
         self.pressure = Pressure(self.spool, Path("/data"), Bounds(60 * MB, octets, age), self.journal.log, metrics=self.metrics,
-                                 tell=lambda kind, detail: self.told.append((kind, detail)), free=self._free, clock=lambda: self.now)
+                                 tell=self.hear, free=self._free, clock=lambda: self.now)
         intake = SpoolIntake(self.spool, self.worker, lambda: self.rules, self.journal.log, pressure=self.pressure, tls_works=lambda: False,
                              metrics=self.metrics)
         self.listener = Listener(intake, self.journal.log, hostname="mx.test", limits=Limits(), metrics=self.metrics)
         self.port = 0
+
+    def hear(self, kind: Kind, detail: str, what: str = "", *, over: bool = False) -> None:
+        """Told to an operator: trouble is kept in `told`, its end in `over`."""
+        assert what
+        (self.over if over else self.told).append((kind, detail))
 
     def _free(self, folder: Path) -> int:
         assert folder == Path("/data")
@@ -98,8 +104,10 @@ async def test_a_disk_with_less_than_the_reserve_is_452_at_mail_until_there_is_r
         assert [await here.sent(), await here.sent()] == [FULL, FULL]
         assert here.told == [(Kind.SPOOL_TROUBLE, "60 MB free at /data, where 60 MB are to stay free")]
         assert (here.metrics.get(PRESSURE, "disk full"), here.metrics.get(DISK_FREE)) == (1, 60 * MB - 1)
+        assert here.over == []
         here.free = 60 * MB
         await here.pressure.look()
+        assert here.over == [(Kind.SPOOL_TROUBLE, f"over: {here.told[0][1]}")]
         assert accepted(await here.sent())
         assert here.metrics.get(PRESSURE, "disk full") == 0
         assert (here.logged(Event.INTAKE_CLOSED), here.logged(Event.INTAKE_OPENED)) == (1, 1)
@@ -203,6 +211,7 @@ async def test_a_backlog_older_than_the_bound_is_451_until_its_sink_answers() ->
         await here.later(900)
         assert (await here.spool.counts())[State.DONE] == 2
         await here.pressure.look()
+        assert here.over == [(Kind.QUEUE_STUCK, f"over: {told[1]}")]
         assert accepted(await here.sent())
 
 
@@ -249,6 +258,8 @@ async def test_what_the_twin_of_the_spool_cannot_keep_is_trouble_until_it_can_ke
         here.spool.faults.put = None
         await here.pressure.look()
         assert (here.pressure.trouble, here.metrics.get(SPOOL_TROUBLE)) == ("", 0), "no message had to come to find out"
+        await here.pressure.look()
+        assert here.over == [(Kind.SPOOL_TROUBLE, "it can be written again")], "once"
         assert accepted(await here.sent())
 
 

@@ -21,8 +21,13 @@ class Watch(Bench):
         super().__init__(rule("a", S3), rule("b", SNS, to="other@example.com"))
         self.expires: float | None = None
         self.told: list[tuple[Kind, str]] = []
-        self.vigil = Vigil(self.spool, self.worker.sinks, lambda kind, detail: self.told.append((kind, detail)), expires=lambda: self.expires,
-                           clock=lambda: self.now)
+        self.over: list[tuple[Kind, str]] = []
+        self.vigil = Vigil(self.spool, self.worker.sinks, self.hear, expires=lambda: self.expires, clock=lambda: self.now)
+
+    def hear(self, kind: Kind, detail: str, what: str = "", *, over: bool = False) -> None:
+        """Told to an operator: trouble is kept in `told`, its end in `over`."""
+        assert what
+        (self.over if over else self.told).append((kind, detail))
 
     async def looked(self, after: float = 0.0) -> list[tuple[Kind, str]]:
         """What a look tells, some time later."""
@@ -57,9 +62,22 @@ async def test_one_that_answered_and_goes_down_again_is_news() -> None:
         watch.aws.down.clear()
         await watch.later(900)
         assert watch.worker.sinks.down() == {}
+        assert watch.over == []
         assert await watch.looked() == []
+        assert await watch.looked() == []
+        assert watch.over == [(Kind.QUEUE_STUCK, "s3:mail is no longer down")], "once"
         await watch.outage()
         assert len(await watch.looked(DOWN)) == 1
+
+
+async def test_one_that_answers_before_it_was_told_of_is_not_told_to_be_over() -> None:
+    async with Watch() as watch:
+        await watch.outage()
+        assert await watch.looked(DOWN - 1) == []
+        watch.aws.down.clear()
+        await watch.later(900)
+        assert await watch.looked() == []
+        assert watch.over == []
 
 
 async def test_one_that_nobody_waits_for_is_not_told() -> None:
@@ -98,5 +116,8 @@ async def test_a_certificate_is_told_of_two_weeks_before_its_end_and_daily_from_
         assert await watch.looked(DAY - 1) == []
         assert await watch.looked(1) == [(Kind.CERTIFICATE, "it expires in 13.0 days")]
         assert await watch.looked(13 * DAY) == [(Kind.CERTIFICATE, "it has expired: STARTTLS is not offered")]
+        assert watch.over == []
         watch.expires = watch.now + 90 * DAY
         assert await watch.looked(DAY) == []
+        assert await watch.looked(DAY) == []
+        assert watch.over == [(Kind.CERTIFICATE, "it expires in 89 days")], "once"

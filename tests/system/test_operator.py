@@ -217,7 +217,7 @@ async def test_dead_letters_and_refused_rules_are_told_to_topic_and_hook_and_the
             accepted = [(await send(serve)).split()[-1] for _ in range(2)]
             await until(serve, lambda n: n.get("dead_letters_total") == 2)
             sink.fails = 0
-            while not {"rules_rejected", "dead_letters"} <= {alert["kind"] for alert in heard}:
+            while not {("rules_rejected", False), ("rules_rejected", True), ("dead_letters", False)} <= {(a["kind"], a["over"]) for a in heard}:
                 arrived.clear()
                 await asyncio.wait_for(arrived.wait(), 30)
             await sink.until(lambda: len({json.loads(text)["kind"] for topic, text in sink.published if topic == TOPIC}) == 2)
@@ -226,8 +226,9 @@ async def test_dead_letters_and_refused_rules_are_told_to_topic_and_hook_and_the
             assert found.get("actions_total", rule="stored", action="S3", part="action", outcome="expired") == 2
             assert found.get("alerts_total", kind="dead_letters", channel="hook", outcome="sent") >= 1
             _, text = await got(serve, "/metrics")
-        rejected = next(alert for alert in heard if alert["kind"] == "rules_rejected")
+        rejected, mended = (alert for alert in heard if alert["kind"] == "rules_rejected")
         assert "unknown key" in rejected["details"][0]
+        assert (mended["over"], mended["summary"]) == (True, "the rule file is good again")
         dead = [detail for alert in heard if alert["kind"] == "dead_letters" for detail in alert["details"]]
         assert {detail.split(":")[0] for detail in dead} <= set(accepted)
         assert dead

@@ -66,8 +66,8 @@ class Child:
         await self.service.rules.refresh()
         return self.service.rules.current.rule_set.revision
 
-    async def _alert(self, kind: str, detail: str) -> None:
-        self.service.alerts.tell(Kind(kind), detail)
+    async def _alert(self, kind: str, detail: str, what: str, over: bool) -> None:  # as it came over the channel
+        self.service.alerts.tell(Kind(kind), detail, what, over=over)
 
     async def _alive(self) -> bool:
         return True

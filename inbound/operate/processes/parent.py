@@ -245,16 +245,16 @@ class Parent:
     async def _rejected(self, error: RulesError) -> None:
         self._bulletin.rejected(error, self.rules.current.rule_set.revision)
 
-    def _tell(self, kind: Kind, detail: str) -> None:
+    def _tell(self, kind: Kind, detail: str, what: str = "", *, over: bool = False) -> None:
         """An alert of ours goes out through the first child that takes it: it has the channels."""
-        task = asyncio.get_running_loop().create_task(self._pass_on(kind, detail))
+        task = asyncio.get_running_loop().create_task(self._pass_on(kind, detail, what, over=over))
         self._tellings.add(task)
         task.add_done_callback(self._tellings.discard)
 
-    async def _pass_on(self, kind: Kind, detail: str) -> None:
+    async def _pass_on(self, kind: Kind, detail: str, what: str, *, over: bool) -> None:
         for child in self._children:
             with contextlib.suppress(Failed, Unanswered):
-                await child.ask("alert", str(kind), detail)
+                await child.ask("alert", str(kind), detail, what, over)
                 return
 
     # --- what HTTP asks ---
