@@ -12,7 +12,7 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 MESSAGE_ID = re.compile(rb"(?:PUT /mail/|messageId%22%3A%22)([0-9a-v]{40})")
-TAIL = 59  # octets of a piece that are looked at again with the next: all but one of the longest match
+TAIL = 57  # octets of a piece that are looked at again with the next: all but one of the longest match
 
 
 class Proxy:
