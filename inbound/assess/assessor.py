@@ -26,13 +26,12 @@ from inbound.assess.scanning import Scanner, ScannerBusy, ScannerDown, Unscanned
 from inbound.assess.spf import SpfResult
 from inbound.assess.spf_memory import SpfMemory
 from inbound.assess.turns import turns
-from inbound.assess.verdicts import Assessment, Status, Verdict
+from inbound.assess.verdicts import SCANS, Assessment, Status, Verdict
 from inbound.log import Event, Log
 
 NOT_WANTED = Verdict(Status.DISABLED, "no rule that matches has ScanEnabled")
 NO_CLIENT = Verdict(Status.GRAY, "not judged: no client address is known")
 NO_SCANNER = Verdict(Status.GRAY, "no scanner is configured")
-SCANS = ("spam", "virus")
 
 T = TypeVar("T")
 Guard = Callable[[str], AbstractAsyncContextManager[None]]

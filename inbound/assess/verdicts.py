@@ -37,6 +37,7 @@ class Verdict:
     reason: str = ""
 
 
+SCANS = ("spam", "virus")
 NOT_JUDGED = Verdict(Status.GRAY, "not judged: no checker is configured")
 
 
@@ -62,6 +63,11 @@ class Assessment:
     def verdicts(self) -> dict[str, Verdict]:
         """The verdicts by name, in SES's words without `Verdict`."""
         return {name: getattr(self, name) for name in VERDICTS}
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """The scans to be made where a rule wants them: none did till now, or their scanner could not be asked."""
+        return tuple(kind for kind in SCANS if kind in self.unscanned or getattr(self, kind).status is Status.DISABLED)
 
     def with_scans(self, spam: Verdict, virus: Verdict, *, unscanned: tuple[str, ...], client_name: str) -> Assessment:
         """The same, with what scanners and DNS told. Spelled out: `dataclasses.replace` takes longer than a verdict."""

@@ -260,8 +260,9 @@ class Worker:
         rule_set = await self._rule_set(entry.envelope.revision)
         work = self._begin(entry)
         mail = self._mail(entry.envelope)
-        if not entry.assessment or work.assessment.unscanned:
-            await self._judge(work, entry, record, scan=scan_wanted(rule_set, mail))
+        scan = scan_wanted(rule_set, mail)
+        if not entry.assessment or work.assessment.unscanned or (scan and work.assessment.lacking):
+            await self._judge(work, entry, record, scan=scan)
         engine = evaluate(rule_set, mail)
         disposition = await self._steps(engine, entry, work, record)
         return Update(
@@ -289,7 +290,7 @@ class Worker:
         if self._assess is None:
             return
         await self._open(work, entry)
-        earlier = work.assessment if entry.assessment else None
+        earlier = replace(work.assessment, unscanned=work.assessment.lacking) if entry.assessment else None
         try:
             found = await self._assess(entry.envelope, work.content, scan=scan, earlier=earlier)
         except Unscanned as waits:

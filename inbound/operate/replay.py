@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from typing import Any, Protocol
 
 from inbound.accept.spool import Entry, Query, State, replays
-from inbound.assess.assessor import SCANS
-from inbound.assess.verdicts import Assessment, Status
 from inbound.decide.cases import inline
 from inbound.decide.engine import StopScope
 from inbound.decide.rules import RuleSet
@@ -130,7 +127,7 @@ class Replay:
                 self.problems.append((entry.id, str(why)))
                 return
         rule_set = self._now.rule_set
-        again = replays.Replay(rule_set.revision, rule_set.text, content, _unscanned(entry) if found.now.scans else None)
+        again = replays.Replay(rule_set.revision, rule_set.text, content)
         if await self._spool.replay(entry.id, time.time(), again):
             self.ran[entry.id] = place
         else:
@@ -165,15 +162,6 @@ class Replay:
             for group in self.summary.groups:
                 yield f"{count(group.messages)}: {', '.join(group.examples)}{', …' * (group.messages > len(group.examples))}"
                 yield from differing(group.difference)
-
-
-def _unscanned(entry: Entry) -> str | None:
-    """Its assessment, to be completed by the scans that no rule wanted when it came; None where it needs nothing."""
-    if not entry.assessment:
-        return None
-    found = Assessment.from_json(entry.assessment)
-    lacking = tuple(kind for kind in SCANS if kind in found.unscanned or found.verdicts()[kind].status is Status.DISABLED)
-    return replace(found, unscanned=lacking).to_json() if lacking else None
 
 
 def told(found: Comparison) -> Iterator[str]:

@@ -16,13 +16,13 @@ from dns_server import DnsServer, Fault
 from inbound.accept.envelope import Envelope, Peer
 from inbound.accept.spool import Content, SpoolError
 from inbound.assess import dkim, dmarc, spf
-from inbound.assess.assessor import SCANS, Assessor
+from inbound.assess.assessor import Assessor
 from inbound.assess.authentication import Authentication, Clause
 from inbound.assess.dkim.sign import key_record, sign
 from inbound.assess.dns import Resolver
 from inbound.assess.rendering import BytesContent
 from inbound.assess.scanning import Scanner, ScannerBusy, ScannerDown, Unscanned
-from inbound.assess.verdicts import Assessment, Status, Verdict
+from inbound.assess.verdicts import SCANS, Assessment, Status, Verdict
 
 KEY = rsa_key(2048)
 RECORD = " ".join(f'"{part}"' for part in (key_record(KEY)[:250], key_record(KEY)[250:]))

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import structlog
-from worker_bench import S3, Bench, rule
+from worker_bench import S3, Bench, rule, rule_set
 
 from inbound.accept.envelope import Envelope, Peer, new_message_id
 from inbound.accept.reply import Refusal
 from inbound.accept.spool import Content, SpoolError, State
 from inbound.accept.spool.memory import Fault
-from inbound.assess.assessor import Assessor
+from inbound.assess.assessor import NOT_WANTED, Assessor
 from inbound.assess.authentication import Authentication
 from inbound.assess.dns import Resolver
 from inbound.assess.scanning import ScannerBusy, ScannerDown, Unscanned
@@ -24,7 +24,7 @@ from inbound.assess.verdicts import Assessment, Status, Verdict
 from inbound.deliver.intake import Rejection, SpoolIntake
 from inbound.deliver.pressure import Bounds, Pressure
 from inbound.deliver.retry import Circuit, Schedule
-from inbound.deliver.sinks import CONCURRENT_CALLS, QUEUE_LIMIT
+from inbound.deliver.sinks import CONCURRENT_CALLS, QUEUE_LIMIT, MessageRefused
 from inbound.deliver.timekeeper import Timekeeper
 from inbound.deliver.work import Identity
 from inbound.deliver.worker import Terms, Worker
@@ -42,6 +42,7 @@ class Judge:
     def __init__(self, answer: Assessment | Exception | asyncio.Event = CLEAN) -> None:
         self.answer = answer
         self.asked: list[tuple[bool, bool]] = []  # scan, and whether something was known
+        self.lacked: tuple[str, ...] = ()  # the scans that were still to be made when it was asked last
         self.octets: list[bytes] = []
         self.again = asyncio.Event()  # asked twice
 
@@ -49,6 +50,7 @@ class Judge:
         if self.asked:
             self.again.set()
         self.asked.append((scan, earlier is not None))
+        self.lacked = earlier.unscanned if earlier else ()
         with content.open() as reader:
             self.octets.append(reader.read())
         if isinstance(self.answer, asyncio.Event):
@@ -117,6 +119,20 @@ async def test_a_retry_of_a_step_does_not_judge_again() -> None:
         await bench.later(120)
         assert await bench.state(message) is State.DONE
         assert len(bench.judge.asked) == 1
+
+
+async def test_rules_that_want_it_scanned_get_it_scanned_though_no_rule_wanted_that_when_it_came() -> None:
+    unwanted = replace(CLEAN, spam=NOT_WANTED, virus=NOT_WANTED)
+    async with JudgeBench(Judge(unwanted), rule("one", S3)) as bench:
+        bench.aws.down["s3:mail"] = MessageRefused("NoSuchBucket")
+        message = await bench.send(content=CONTENT)
+        bench.aws.down.clear()
+        bench.judge.answer = CLEAN
+        bench.rules = rule_set(rule("two", S3, **SCAN))
+        await bench.spool.retry([message], bench.now, revision=(bench.rules.revision, bench.rules.text))
+        await bench.later(0)
+        assert (bench.judge.asked, bench.judge.lacked) == ([(False, False), (True, True)], ("spam", "virus"))
+        assert b"X-SES-Virus-Verdict: PASS" in bench.aws.objects["mail", message]
 
 
 # --- refused before 250 ---

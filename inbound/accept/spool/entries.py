@@ -381,7 +381,7 @@ def replay(connection: Connection, entry_id: str, now: float, replay: Replay) ->
     again = replayed(entry, replay, now)
     columns = {
         "state": again.state.value, "ready": 0, "due": again.due, "since": again.since, "attempts": 0, "error": "", "sink": "", "disposition": "",
-        "finished": 0.0, "content": found.content or IN_ROW, "assessment": storable(again.assessment), **_envelope_columns(again.envelope),
+        "finished": 0.0, "content": found.content or IN_ROW, **_envelope_columns(again.envelope),
     }
     _set(connection, found.number, entry_id, columns)
     _append_steps(connection, found.number, again.steps[-1:])

@@ -13,15 +13,11 @@ FINISHED = (State.DONE, State.DEAD)
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """By which revision, with its text, a message is judged again. `content` is given where the spool may not keep it any more.
-
-    `assessment`, if it is given, takes the place of the recorded one.
-    """
+    """By which revision, with its text, a message is judged again. `content` is given where the spool may not keep it any more."""
 
     revision: str
     text: str
     content: bytes | None = None
-    assessment: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,5 +67,4 @@ def replayed(entry: Entry, replay: Replay, now: float) -> Entry:
     return replace(
         entry, state=State.DEFERRED, due=now, since=now, attempts=0, error="", sink="", disposition="", finished=0.0, has_content=True,
         envelope=replace(entry.envelope, revision=replay.revision), steps=(*entry.steps, mark),
-        assessment=entry.assessment if replay.assessment is None else replay.assessment,
     )

@@ -63,8 +63,8 @@ def prove(places: tuple[str, ...], rules: Path | None, limit: int | None, at_onc
 
 async def _run(sources: list[Source], rule_set: RuleSet | None, report: Report, *, limit: int | None, at_once: int) -> None:
     from inbound import log  # noqa: PLC0415  # --help need not pay for them
-    from inbound.assess.assessor import SCANS  # noqa: PLC0415
     from inbound.assess.dns import Resolver  # noqa: PLC0415
+    from inbound.assess.verdicts import SCANS  # noqa: PLC0415
     from inbound.operate.proof.judging import Judge  # noqa: PLC0415
     from inbound.operate.proof.proof import prove as proved  # noqa: PLC0415
     from inbound.service import assessor, scanners  # noqa: PLC0415

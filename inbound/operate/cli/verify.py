@@ -90,8 +90,8 @@ def supposed_sender(content: bytes) -> str:
 async def judge(settings: Any, supposed: Envelope, content: bytes) -> tuple[Assessment, Findings]:
     """The verdicts, and the findings behind three of them."""
     from inbound import log  # noqa: PLC0415  # --help need not pay for them
-    from inbound.assess.assessor import SCANS  # noqa: PLC0415
     from inbound.assess.rendering import BytesContent  # noqa: PLC0415
+    from inbound.assess.verdicts import SCANS  # noqa: PLC0415
     from inbound.service import assessor  # noqa: PLC0415
 
     message = BytesContent(content)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from inbound.assess import dmarc
-from inbound.assess.assessor import SCANS, Assessor
+from inbound.assess.assessor import Assessor
 from inbound.assess.dns import Resolver
 from inbound.assess.rendering import BytesContent
-from inbound.assess.verdicts import Assessment
+from inbound.assess.verdicts import SCANS, Assessment
 from inbound.decide.rules import RuleSet
 from inbound.operate.proof.difference import Tally, Whose
 from inbound.operate.proof.forms import compare_fields, compare_json, compare_octets

@@ -703,11 +703,11 @@ class TestReplay:
         await spool.update(entry.id, done(NOW, drop_content=True))
         for content in (None, data + b"x"):
             assert not await spool.replay(entry.id, NOW, Replay("new", "text", content))
-        assert await spool.replay(entry.id, NOW, Replay("new", "text", data, "judged anew"))
+        assert await spool.replay(entry.id, NOW, Replay("new", "text", data))
         async for one in kept.now_and_after_a_crash(spool):
             found = await one.get(entry.id)
             assert found
-            assert (found.has_content, found.assessment) == (True, "judged anew")
+            assert found.has_content
             assert await read(one, entry.id) == data
         await one.claim(NOW, 1)
         await one.update(entry.id, done(NOW, drop_content=True))

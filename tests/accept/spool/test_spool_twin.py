@@ -151,9 +151,9 @@ class Twins(RuleBasedStateMachine):
         self.both(lambda spool: spool.sweep(finished_before=finished, content_before=content, keep_revisions=keep))
         self.known = [id_ for id_ in self.known if self.both(lambda spool, id_=id_: spool.get(id_)) is not None]  # type: ignore[misc]
 
-    @rule(id_=ids, size=st.none() | st.sampled_from([10, THRESHOLD + 1, 9000]), assessment=st.none() | st.just("anew"))
-    def replay(self, id_: str, size: int | None, assessment: str | None) -> None:
-        again = Replay("r2", "text", None if size is None else octets(size), assessment)
+    @rule(id_=ids, size=st.none() | st.sampled_from([10, THRESHOLD + 1, 9000]))
+    def replay(self, id_: str, size: int | None) -> None:
+        again = Replay("r2", "text", None if size is None else octets(size))
         self.both(lambda spool: spool.replay(id_, self.clock.now, again))
 
     @rule(octets=st.sampled_from([0, 1, 10, 11, 5000, 100_000]))
