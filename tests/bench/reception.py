@@ -5,7 +5,8 @@ once) and runs the one rule, a Stop; Postfix discards it. Rates are medians of t
 all that the message costs until the process tree is idle again. Postfix runs anew for each invocation, so its first round warms it.
 
 `--memory` opens connections that all send at once and says what they added to the resident memory. `--beside FOLDER` measures another
-checkout in Postfix's place: what a change brings, whatever else the machine does.
+checkout in Postfix's place: what a change brings, whatever else the machine does. `--processes` and `--pin` tell how far more processes
+help, with the load of smtp-source where it was or on one core.
 """
 
 from __future__ import annotations
@@ -31,21 +32,21 @@ ZONE = """
 HELD = ((20, 10_000_000, 60), (50, 40_000_000, 200))  # connections, octets, MB that they may add
 
 
-def measure(server: Server, octets: int, count: int, *, many: bool) -> tuple[float, float]:
+def measure(server: Server, octets: int, count: int, *, many: bool, core: int | None) -> tuple[float, float]:
     """Messages a second, and CPU ms a message."""
     before = server.cpu()
-    seconds = send(server, octets, count, many=many)
+    seconds = send(server, octets, count, many=many, core=core)
     return count / seconds, (server.settle() - before) / count * 1000
 
 
-def compare(ours: Server, other: Server, cells: list[str], rounds: int) -> None:
+def compare(ours: Server, other: Server, cells: list[str], rounds: int, core: int | None) -> None:
     """A line for each cell."""
     say(f"{'octets':>9} {'a conn.':>7} {other.name:>19} {ours.name:>19} {'ratio':>7} {'bar':>5} {'MB':>5}   (messages/s, CPU ms a message)")
     for cell in cells:
         octets, many, count = CELLS[cell]
         for server in (other, ours):
-            send(server, octets, max(20, count // 10), many=many)
-        found = [(measure(other, octets, count, many=many), measure(ours, octets, count, many=many)) for _ in range(rounds)]
+            send(server, octets, max(20, count // 10), many=many, core=core)
+        found = [tuple(measure(server, octets, count, many=many, core=core) for server in (other, ours)) for _ in range(rounds)]
         theirs, own = ([statistics.median(figures) for figures in zip(*side, strict=True)] for side in zip(*found, strict=True))
         ratio = statistics.median(mine[0] / its[0] for its, mine in found)
         say(f"{octets:>9} {'many' if many else 'one':>7} {theirs[0]:9.0f} {theirs[1]:6.2f} ms {own[0]:9.0f} {own[1]:6.2f} ms {ratio:6.2f}x "
@@ -114,6 +115,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", default=",".join(CELLS), help=f"of {', '.join(CELLS)}")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--processes", type=int, default=1, help="INBOUND_PROCESSES of ours")
+    parser.add_argument("--pin", type=int, metavar="CORE", help="the one core that smtp-source may use")
     parser.add_argument("--memory", action="store_true", help="the memory of large messages, and no rates")
     parser.add_argument("--beside", metavar="FOLDER", help="another checkout of inbound in Postfix's place")
     asked = parser.parse_args()
@@ -123,7 +126,7 @@ def main() -> None:
     say(machine())
     with contextlib.ExitStack() as stack:
         dns = stack.enter_context(DnsServer(ZONE))
-        ours = stack.enter_context(inbound(dns=dns.setting, settings={"MAX_CONNECTIONS_PER_CLIENT": "200"}))
+        ours = stack.enter_context(inbound(dns=dns.setting, settings={"MAX_CONNECTIONS_PER_CLIENT": "200", "PROCESSES": str(asked.processes)}))
         if asked.memory:
             for connections, octets, bar in HELD:
                 before, peak, after = hold(ours, connections, octets)
@@ -131,7 +134,7 @@ def main() -> None:
                     f"(+{peak - before:.0f}; bar +{bar}), {after:.0f} MB after")
             return
         other = stack.enter_context(inbound(code=asked.beside, dns=dns.setting) if asked.beside else postfix())
-        compare(ours, other, cells, asked.rounds)
+        compare(ours, other, cells, asked.rounds, asked.pin)
 
 
 if __name__ == "__main__":

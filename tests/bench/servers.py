@@ -162,14 +162,16 @@ def postfix() -> Iterator[Server]:
             log.unlink(missing_ok=True)
 
 
-def send(server: Server, octets: int, count: int, *, many: bool, sessions: int = 20) -> float:
-    """Have smtp-source send `count` messages of that size, one or many a connection; the seconds it took."""
+def send(server: Server, octets: int, count: int, *, many: bool, sessions: int = 20, core: int | None = None) -> float:
+    """Have smtp-source send `count` messages of that size, one or many a connection, on that core if one is given; the seconds it took."""
     program = shutil.which("smtp-source", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
         raise SystemExit("this needs smtp-source: apt-get install postfix")
     command = [program, "-4", "-s", str(sessions), "-l", str(octets), "-m", str(count), "-f", "a@src.test", "-t", RECIPIENT, "-M", "src.test"]
     started = time.perf_counter()
-    done = subprocess.run([*command, *(["-d"] if many else []), f"127.0.0.1:{server.port}"], capture_output=True, timeout=600, check=False)
+    pinned = [] if core is None else ["taskset", "-c", str(core)]
+    done = subprocess.run([*pinned, *command, *(["-d"] if many else []), f"127.0.0.1:{server.port}"], capture_output=True, timeout=600,
+                          check=False)
     if done.returncode:
         raise SystemExit(f"smtp-source: {(done.stdout + done.stderr).decode()[-300:]}")
     return time.perf_counter() - started
