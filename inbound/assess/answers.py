@@ -82,7 +82,10 @@ class Answers:
 
     def __call__(self, name: str, rdtype: str) -> Answer:
         """The answer. Raises Need."""
-        return self.all((name,), rdtype)[0]
+        asked = question(name, rdtype)
+        if not self._knows(asked):
+            raise Need((asked,))
+        return self._known[asked]
 
     def all(self, names: Sequence[str], rdtype: str) -> list[Answer]:
         """The answers for several names, looked up together. Raises Need."""
