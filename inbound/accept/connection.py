@@ -146,18 +146,29 @@ class Connection(SMTP):
 
     async def line(self) -> bytes:
         """The next command line, without its line end; CRLF or LF. Raises Closed, Refusal."""
-        try:
-            line: bytes = await self._reader.readuntil(b"\n")  # as `_with_client` would, without its cost for every command
-        except asyncio.LimitOverrunError as error:
-            await self._skip_line(error.consumed)
-            raise Refusal(reply.LINE_TOO_LONG) from None
-        except (asyncio.IncompleteReadError, OSError):
-            raise Closed from None
+        reader = self._reader
+        if not reader._buffer and not reader.at_eof() and reader.exception() is None:
+            await self._with_client(reader._wait_for_data("line"))
+        end = reader._buffer.find(b"\n", 0, LINE_LIMIT)
+        if end >= 0:  # one line has come, as from nearly all clients: `readuntil` takes four times as long
+            line = bytes(reader._buffer[: end + 1])
+            del reader._buffer[: end + 1]
+        else:
+            line = await self._rest_of_line()
         if len(line) > LINE_LIMIT:
             raise Refusal(reply.LINE_TOO_LONG)
         line = line[:-2] if line.endswith(b"\r\n") else line[:-1]
         if b"\r" in line or b"\0" in line:
             raise Refusal(reply.PROXY if line == b"\0" else reply.BAD_COMMAND)  # in version 2 the third line is a NUL
+        return line
+
+    async def _rest_of_line(self) -> bytes:
+        """A line that comes in parts, with its end. Raises Closed, Refusal."""
+        try:
+            line: bytes = await self._with_client(self._reader.readuntil(b"\n"))
+        except asyncio.LimitOverrunError as error:
+            await self._skip_line(error.consumed)
+            raise Refusal(reply.LINE_TOO_LONG) from None
         return line
 
     async def _skip_line(self, consumed: int) -> None:
