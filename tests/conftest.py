@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 from scanners import ClamdAddresses, running_clamd, running_rspamd
+
+settings.register_profile("patient", settings(), deadline=None)  # a machine with much to do is no failure; settings() are those of CI there
+settings.load_profile("patient")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -24,6 +24,7 @@ from needs import needs
 EICAR = rb"X5O!P%@AP[4\PZX54(P^)7CC)7}$EICAR-STANDARD-" + b"ANTIVIRUS-TEST-FILE!$H+H*"
 GTUBE = b"XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-" + b"ANTI-UBE-TEST-EMAIL*C.34X"
 EICAR_NAME = "Eicar-Test-Signature"
+RSPAMD_LIMIT = 8 * 1024 * 1024  # octets, its max_message here: many parts in the packaged 50 MB take it minutes and 20 GB of memory
 STREAM_LIMIT = 1024 * 1024  # octets, clamd's StreamMaxLength here
 
 _CLAMD = """
@@ -49,6 +50,7 @@ _RSPAMD_OPTIONS = """
 pidfile = "{folder}/rspamd.pid";
 control_socket = "{folder}/control.sock mode=0600";
 enable_test_patterns = true;
+max_message = {limit};
 filters = "chartable,dkim,regexp";
 url_tld = "{folder}/tld.dat";
 dns {{ nameserver = "{dns}"; timeout = 0.2s; retransmits = 1; }}
@@ -83,7 +85,7 @@ def running_rspamd() -> Iterator[int]:
         port = free_port()
         (folder / "tld.dat").write_text("com\nexample\nnet\norg\n")  # the packaged list takes 15 s to compile
         (folder / "rspamd.conf").write_text(_RSPAMD.format(folder=folder, port=port))
-        (folder / "options.inc").write_text(_RSPAMD_OPTIONS.format(folder=folder, dns=dns.setting))
+        (folder / "options.inc").write_text(_RSPAMD_OPTIONS.format(folder=folder, dns=dns.setting, limit=RSPAMD_LIMIT))
         user = []
         if os.geteuid() == 0:
             user = ["-u", "_rspamd", "-g", "_rspamd"]
