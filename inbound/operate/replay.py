@@ -40,7 +40,7 @@ class Spools(Protocol):
         ...
 
 
-async def history(spool: Spools, since: float | None, until: float | None) -> AsyncIterator[Entry]:
+async def history(spool: Spools, since: float | None, until: float) -> AsyncIterator[Entry]:
     """What was received at `since` or later and before `until`, oldest first, without steps; a page at a time, for there may be millions."""
     after = -math.inf if since is None else math.nextafter(since, -math.inf)
     limit, told = PAGE, frozenset[str]()
@@ -79,7 +79,7 @@ class Replay:
         """Is a rule of this name in any of the rule sets that it came across?"""
         return any(rule == each.Name for known in (self._now, *self._revisions.values()) if known for each in known.rule_set.rules)
 
-    async def finished(self, since: float | None, until: float | None, rule: str | None) -> AsyncIterator[Comparison]:
+    async def finished(self, since: float | None, until: float, rule: str | None) -> AsyncIterator[Comparison]:
         """Compares what was received from `since` until `until` and is done or dead; with a `rule`, where that does something, then or now."""
         async for listed in history(self._spool, since, until):
             if listed.state not in replays.FINISHED:

@@ -251,6 +251,17 @@ def test_an_unknown_id_does_not_keep_the_others_from_being_judged() -> None:
     assert len(found.stdout.splitlines()) == 2
 
 
+def test_a_message_that_is_named_twice_is_replayed_once() -> None:
+    (message_id,) = received(A("a"))
+    assert told(replay(message_id, message_id[:8], message_id[:7], "--json"))["judged"] == 1
+
+
+def test_what_comes_while_it_runs_is_not_replayed_or_a_busy_service_would_keep_it_for_ever() -> None:
+    (message_id,), (later,) = received(A("a"), at=time.time() - 60), received(A("a"), at=time.time() + 60)
+    assert [message["id"] for message in told(replay("--since", "1h", "--json"))["messages"]] == [message_id]
+    assert [message["id"] for message in told(replay("--until", "2100-01-01", "--json"))["messages"]] == [message_id, later]
+
+
 def test_control_characters_of_strangers_do_not_reach_the_terminal() -> None:
     found = replay("\x1b[31m", "x")
     assert "\x1b" not in found.output

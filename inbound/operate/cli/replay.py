@@ -36,7 +36,7 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # generic only in newe
 @click.command()
 @click.argument("message_ids", nargs=-1, metavar="[ID]...")
 @click.option("--since", type=Moment(), help="Instead of ids: what was received since then (2026-11-24T13:00Z), or since so long (4h, 7d).")
-@click.option("--until", type=Moment(), help="Instead of ids: what was received before then.")
+@click.option("--until", type=Moment(), help="Instead of ids: what was received before then; default: now.")
 @click.option("--rule", metavar="NAME", help="Instead of ids: messages with which this rule does something, then or now.")
 @click.option("--rules", type=click.Path(path_type=Path), default=Path("rules.yaml"), envvar="INBOUND_RULES", show_default=True,
               help="The rule file to judge them by.")
@@ -68,6 +68,7 @@ def replay(message_ids: tuple[str, ...], since: float | None, until: float | Non
 
     rule_set, settings = rules_of(rules).rule_set, read()
     compared: list[Any] = []
+    begun = time.time()
 
     async def tell(replay: Replay, found: Any) -> None:
         if run:
@@ -79,6 +80,7 @@ def replay(message_ids: tuple[str, ...], since: float | None, until: float | Non
 
     async def look(spool: Any) -> Replay:
         replay = Replay(spool, rule_set, settings)
+        named = set()
         for message_id in dict.fromkeys(message_ids):
             if not message_id.isalnum():
                 replay.problems.append((message_id, "is no message id"))
@@ -86,10 +88,12 @@ def replay(message_ids: tuple[str, ...], since: float | None, until: float | Non
             entry, begin = await meant(spool, message_id)
             if entry is None:
                 replay.problems.append((message_id, unknown(message_id, begin, data)))
-            elif (found := await replay.one(entry)) is not None:
-                await tell(replay, found)
+            elif entry.id not in named:
+                named.add(entry.id)
+                if (found := await replay.one(entry)) is not None:
+                    await tell(replay, found)
         if not message_ids:
-            async for found in replay.finished(since, until, rule):
+            async for found in replay.finished(since, begun if until is None else until, rule):
                 await tell(replay, found)
         return replay
 
