@@ -271,7 +271,7 @@ def scanners(settings: Settings) -> dict[str, Scanner]:
     if settings.clamd:
         found["virus"] = Clamd(settings.clamd, limit=settings.clamd_max_size, timeout=settings.scan_timeout)
     if settings.rspamd:
-        found["spam"] = Rspamd(settings.rspamd, timeout=settings.scan_timeout)
+        found["spam"] = Rspamd(settings.rspamd, limit=settings.rspamd_max_size, timeout=settings.scan_timeout)
     return found
 
 

@@ -396,6 +396,8 @@ class Settings(BaseSettings):
     clamd_max_size: Size = Field(25 * 1024 * 1024, ge=1, description="octets of a message that clamd is asked about at most; as its StreamMaxLength")
     rspamd: Annotated[str | None, NoDecode, BeforeValidator(_url)] = Field(
         None, description="rspamd's normal worker, for the spam verdict: `HOST:PORT` or a URL")
+    rspamd_max_size: Size = Field(25 * 1024 * 1024, ge=1, description="octets of a message that rspamd is asked about at most; no more than its "
+                                                                       "max_message")
     scan_timeout: Duration = Field(60.0, ge=0.1, description="time that a scanner has for a message")
     scan_failure: Literal["continue", "retry"] = Field(
         "continue", description="when a scanner does not answer: `continue` with the verdict PROCESSING_FAILED, or `retry`: the message waits for "

@@ -54,6 +54,7 @@ FROM_THE_ENVIRONMENT: dict[str, tuple[str, Any]] = {
     "dkim_verdict": ("relaxed", "relaxed"),
     "clamd": ("clamd.internal:3310", Address("clamd.internal", 3310)),
     "clamd_max_size": ("60m", 60 * 1024 * 1024),
+    "rspamd_max_size": ("60m", 60 * 1024 * 1024),
     "rspamd": ("rspamd.internal:11333", "http://rspamd.internal:11333"),
     "scan_timeout": ("2m", 120.0),
     "scan_failure": ("retry", "retry"),

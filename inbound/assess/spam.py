@@ -34,16 +34,22 @@ _STATUS = {
 
 
 class Rspamd:
-    """rspamd's normal worker at `url`; an answer may take `timeout` seconds."""
+    """rspamd's normal worker at `url`; an answer may take `timeout` seconds.
 
-    def __init__(self, url: str, *, timeout: float) -> None:
+    A message of more than `limit` octets is not sent: rspamd closes the connection, as if it were down, on more than its max_message.
+    """
+
+    def __init__(self, url: str, *, limit: int, timeout: float) -> None:
         self._url = url.rstrip("/") + "/checkv2"
+        self._limit = limit
         self._timeout = timeout
         self._session: aiohttp.ClientSession | None = None
         self.name = f"rspamd:{url.partition('://')[2].rstrip('/')}"
 
     async def scan(self, envelope: Envelope, content: Content) -> Verdict:
         """PASS, GRAY or FAIL by rspamd's action; PROCESSING_FAILED for a message that it will not take. Raises ScannerDown."""
+        if content.size > self._limit:
+            return Verdict(Status.PROCESSING_FAILED, f"not scanned: it has {content.size} octets, and rspamd gets {self._limit} at most")
         headers = [*_facts(envelope).items(), ("Content-Length", str(content.size))]
         told = [("Rcpt", _word(path)) for path in envelope.forward_paths]
         try:

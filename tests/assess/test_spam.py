@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 from letters_with_attachments import letter
 from multidict import CIMultiDictProxy
-from scanners import GTUBE, free_port
+from scanners import GTUBE, RSPAMD_LIMIT, free_port
 
 from inbound.accept.envelope import Envelope, Peer, Tls
 from inbound.assess.rendering import BytesContent
@@ -50,7 +50,7 @@ async def fake(answer: Callable[[web.Request], Awaitable[web.StreamResponse]], *
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    client = Rspamd(f"http://127.0.0.1:{runner.addresses[0][1]}", timeout=seconds)
+    client = Rspamd(f"http://127.0.0.1:{runner.addresses[0][1]}", limit=RSPAMD_LIMIT, timeout=seconds)
     try:
         yield client, served
     finally:
@@ -71,7 +71,7 @@ async def scanned(client: Rspamd, octets: bytes = letter(), envelope: Envelope =
 
 @pytest.fixture
 async def client(rspamd: int) -> AsyncIterator[Rspamd]:
-    found = Rspamd(f"http://127.0.0.1:{rspamd}", timeout=30)
+    found = Rspamd(f"http://127.0.0.1:{rspamd}", limit=RSPAMD_LIMIT, timeout=30)
     yield found
     await found.close()
 
@@ -86,6 +86,17 @@ async def test_the_real_rspamd_lets_clean_mail_pass(client: Rspamd) -> None:
     local = dataclasses.replace(ENVELOPE, peer=Peer("127.0.0.1"))
     assert (await scanned(client, envelope=local)).status is Status.PASS
     assert (await scanned(client, letter("x\n", b"y" * 600_000), local)).status is Status.PASS, "a message in pieces, over the same connection"
+
+
+@pytest.mark.parametrize(("octets", "says"), [(RSPAMD_LIMIT + 1, "PROCESSING_FAILED"), (RSPAMD_LIMIT, "PASS")])
+async def test_what_rspamd_would_close_the_connection_on_is_not_sent(client: Rspamd, octets: int, says: str) -> None:
+    """Found as a scanner that was said to be down, for all messages, since one was too large for it."""
+    local = dataclasses.replace(ENVELOPE, peer=Peer("127.0.0.1"))
+    head = letter("x\n")
+    rest = octets - len(head)
+    verdict = await scanned(client, head + ((b"y" * 70 + b"\r\n") * (rest // 72 + 1))[:rest], local)
+    assert verdict.status == says
+    assert ("not scanned" in verdict.reason) is (says != "PASS")
 
 
 async def test_what_the_session_told_is_told() -> None:
@@ -159,7 +170,7 @@ async def test_an_rspamd_that_never_answers_is_down_after_its_time() -> None:
 
 
 async def test_where_nobody_listens_the_scanner_is_down() -> None:
-    client = Rspamd(f"http://127.0.0.1:{free_port()}", timeout=5)
+    client = Rspamd(f"http://127.0.0.1:{free_port()}", limit=RSPAMD_LIMIT, timeout=5)
     with pytest.raises(ScannerDown):
         await scanned(client)
     await client.close()
@@ -172,4 +183,4 @@ async def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.Monke
 
 
 def test_its_name_tells_where_it_is() -> None:
-    assert Rspamd("http://127.0.0.1:11333", timeout=1).name == "rspamd:127.0.0.1:11333"
+    assert Rspamd("http://127.0.0.1:11333", limit=RSPAMD_LIMIT, timeout=1).name == "rspamd:127.0.0.1:11333"

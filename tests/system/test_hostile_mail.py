@@ -21,7 +21,7 @@ import pytest
 from dns_server import DnsServer
 from letters_with_attachments import letter
 from process import Serve, connected, converse, message, reply
-from scanners import ClamdAddresses
+from scanners import RSPAMD_LIMIT, ClamdAddresses
 from sink import Sink
 
 RULES = """
@@ -159,7 +159,8 @@ def dns() -> Iterator[DnsServer]:
 @pytest.fixture
 async def target(tmp_path: Path, dns: DnsServer, clamd: ClamdAddresses, rspamd: int) -> AsyncIterator[Target]:
     async with Sink() as sink:
-        serve = Serve(tmp_path, RULES, sink.endpoint, dns=dns.setting, clamd=str(clamd.path), rspamd=f"127.0.0.1:{rspamd}", scan_timeout="20s")
+        serve = Serve(tmp_path, RULES, sink.endpoint, dns=dns.setting, clamd=str(clamd.path), rspamd=f"127.0.0.1:{rspamd}", scan_timeout="20s",
+                      rspamd_max_size=str(RSPAMD_LIMIT))
         await serve.start()
         yield Target(serve, sink)
         assert await serve.kill(signal.SIGTERM) == 0
