@@ -5,13 +5,13 @@ Pure. It is the engine that walks; what a function answered then, it answers now
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from inbound.accept.spool import Entry, Outcome, StepRecord
 from inbound.accept.spool.replays import runs
+from inbound.decide.change import Change, change
 from inbound.decide.engine import Flow, Mail, Step, StopScope
 from inbound.decide.routes import Difference, Flows, Route, difference, route, step_json
 from inbound.decide.rules import Lambda, RuleSet
@@ -103,13 +103,13 @@ def _not_performed(then: Route, records: Iterable[StepRecord]) -> Iterator[dict[
 class Group:
     """Messages that differ in the same way, whomever they are for."""
 
-    difference: Mapping[str, Any]
+    change: Change
     messages: int = 0
     examples: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """As `replay_schema.Group` tells it."""
-        return {**self.difference, "messages": self.messages, "examples": self.examples}
+        return {**self.change.to_json(), "messages": self.messages, "examples": self.examples}
 
 
 class Summary:
@@ -123,11 +123,11 @@ class Summary:
     def add(self, found: Comparison) -> None:
         """Count one more message."""
         self.judged += 1
-        if found.difference is None:
+        alike = change(found.then, found.now)
+        if alike is None:
             return
         self.different += 1
-        alike = _of_anyone(found.difference, found.entry.envelope.forward_paths)
-        group = self._groups.setdefault(json.dumps(alike, sort_keys=True), Group(alike))
+        group = self._groups.setdefault(alike.kind, Group(alike))
         group.messages += 1
         if len(group.examples) < EXAMPLES:
             group.examples.append(found.entry.id)
@@ -136,13 +136,3 @@ class Summary:
     def groups(self) -> list[Group]:
         """The groups, those of most messages first."""
         return sorted(self._groups.values(), key=lambda group: -group.messages)
-
-
-def _of_anyone(found: Difference, recipients: Iterable[str]) -> dict[str, Any]:
-    """The difference without the recipients, so that messages for several people may have the same."""
-    notes = found.notes
-    for recipient in recipients:
-        notes = tuple(note.replace(f"{recipient} is ", "a recipient is ", 1) if note.startswith(f"{recipient} is ") else note for note in notes)
-    steps = {"removed": found.removed, "added": found.added}
-    told = {name: [{key: value for key, value in step.items() if key != "Recipients"} for step in each] for name, each in steps.items()}
-    return {**told, "notes": list(dict.fromkeys(notes))}

@@ -68,8 +68,10 @@ class Message(_Part):
 
 
 class Group(Difference):
-    """Messages that differ in the same way; steps and sentences are without their recipients."""
+    """Messages that differ in the same way; steps and sentences are without their recipients. `removed` and `added` hold what `moved` does not."""
 
+    moved: list[dict[str, Any]]
+    """Steps that are the same but for other recipients, or in another order."""
     messages: int
     examples: list[str]
     """Up to five ids."""

@@ -14,12 +14,12 @@ from inbound.accept import policy
 from inbound.accept.spool import Entry, Judged, Spool, SpoolError, StepRecord
 from inbound.accept.spool.replays import PART
 from inbound.changes import follow
+from inbound.decide.change import change
 from inbound.decide.engine import Mail, StopScope
 from inbound.decide.load import Loaded, RulesError, parse
 from inbound.decide.routes import route
 from inbound.decide.rules import RuleSet
 from inbound.decide.session_bounce import Certain
-from inbound.decide.shadow import change
 from inbound.decide.watch import RuleBook
 from inbound.deliver.replay import recorded
 from inbound.deliver.shadow_state import ShadowState, ShadowStateError, read_state

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
-from inbound.accept.spool import Entry, Query, State, replays
-from inbound.decide.cases import inline
+from inbound.accept.spool import Entry, Query, replays
 from inbound.decide.engine import StopScope
 from inbound.decide.rules import RuleSet
 from inbound.deliver.replay import Comparison, Rules, Summary, compare
@@ -17,7 +16,7 @@ from inbound.service import certain
 from inbound.settings import Settings
 
 PAGE = 2_000  # entries of the history that are read at once
-SPOOL = "spool"
+SPOOL = "spool"  # where the content is from, if it is not an S3 object
 
 
 class Spools(Protocol):
@@ -69,6 +68,7 @@ class Replay:
         self._recall = recall or Recall()
         self._certain = certain(settings)
         self._stop_scope = StopScope(settings.stop_scope)
+        self.revision = rule_set.revision
         self._now = self._rules(rule_set)
         self._revisions: dict[str, Rules | None] = {}
 
@@ -136,66 +136,9 @@ class Replay:
     def to_json(self, rules: str, compared: list[Comparison]) -> dict[str, Any]:
         """As `replay_schema.Replay` tells it."""
         return {
-            "rules": rules, "revision": self._now.rule_set.revision, "stop_scope": str(self._stop_scope),
+            "rules": rules, "revision": self.revision, "stop_scope": str(self._stop_scope),
             "messages": [{**found.to_json(), "run": self.ran.get(found.entry.id)} for found in compared],
             "judged": self.summary.judged, "different": self.summary.different, "unfinished": self.unfinished,
             "groups": [group.to_json() for group in self.summary.groups],
             "problems": [{"id": message_id, "problem": problem} for message_id, problem in self.problems],
         }
-
-    def end(self, rules: str) -> Iterator[str]:
-        """The summary for people."""
-        yield from self._judged(rules)
-        if self.ran:
-            yield f"{count(len(self.ran))} to be performed again, by the service within a second if it runs: inbound explain {next(iter(self.ran))}"
-
-    def _judged(self, rules: str) -> Iterator[str]:
-        judged, different = self.summary.judged, self.summary.different
-        if self.unfinished:
-            yield f"{count(self.unfinished)} still waiting or in hand left out"
-        if not judged:
-            yield "no message was judged"
-            return
-        outcome = f"{different} would go another way" if different else "all would go the same way" if judged > 1 else "it would go the same way"
-        yield f"{count(judged)} judged by {rules}, revision {self._now.rule_set.revision}: {outcome}"
-        if different > 1:
-            for group in self.summary.groups:
-                yield f"{count(group.messages)}: {', '.join(group.examples)}{', …' * (group.messages > len(group.examples))}"
-                yield from differing(group.difference)
-
-
-def told(found: Comparison) -> Iterator[str]:
-    """One comparison for people: a line where nothing is different."""
-    told = found.to_json()
-    head = f"{told['id']}  {told['received']}  {told['sender'] or '<>'} -> {', '.join(told['recipients'])}"
-    yield f"{head}: {'the same' if found.difference is None else 'another way'}{'; a dead letter' * (found.entry.state is State.DEAD)}"
-    if found.difference is not None:
-        yield from differing(told["difference"], several=len(told["recipients"]) > 1)
-    for step in found.not_performed:
-        yield f"    ~ never done: {_step(step)}"
-    for function in dict.fromkeys((*found.then.assumed, *found.now.assumed) if found.difference else ()):
-        yield f"    ? {function} is supposed to answer CONTINUE"
-
-
-def performed(place: str | None) -> Iterator[str]:
-    """Whether its actions are performed again, and with the content from where."""
-    if place is not None:
-        yield "    > to be performed again" + (f", with the content from {place}" if place != SPOOL else "")
-
-
-def differing(difference: Any, *, several: bool = False) -> Iterator[str]:
-    """What is different, a line each; with the recipients where there are `several`."""
-    yield from (f"    - {_step(step, several=several)}" for step in difference["removed"])
-    yield from (f"    + {_step(step, several=several)}" for step in difference["added"])
-    yield from (f"    ! {note}" for note in difference["notes"])
-
-
-def _step(step: Any, *, several: bool = False) -> str:
-    (key, value), *_ = ((key, value) for key, value in step.items() if key not in ("Rule", "Recipients"))
-    recipients = f"  for {', '.join(step['Recipients'])}" if several and "Recipients" in step else ""
-    return f"{step['Rule']}: {key}: {inline(value)}{recipients}"
-
-
-def count(messages: int) -> str:
-    """So many messages, in words."""
-    return "1 message" if messages == 1 else f"{messages} messages"

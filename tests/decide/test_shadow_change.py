@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from walks import ASK, MAILS, RULES, S3, STOP, A, B, C, rule, rule_set
 
+from inbound.decide.change import Change, change
 from inbound.decide.engine import Flow, Mail
 from inbound.decide.routes import difference, route
 from inbound.decide.rules import RuleSet
-from inbound.decide.shadow import Change, change
 
 OTHER = {"S3Action": {"BucketName": "other"}}
 

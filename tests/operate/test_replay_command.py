@@ -152,11 +152,31 @@ def test_the_history_is_grouped_by_what_differs() -> None:
     write(STORE % "archive")
     assert [(group["messages"], group["examples"]) for group in told(replay("--since", "2026-01-15", "--json"))["groups"]] == [
         (3, [first, second, third])]
-    assert lines(replay("--since", "2026-01-15"))[-4:] == [
+    assert lines(replay("--since", "2026-01-15")) == [
+        *(f"{each} 2026-01-15T12:0{minute}:00.000Z ann@example.net -> {to}: another way" for minute, (each, to) in enumerate((
+            (first, "a@example.com"), (second, "b@example.com"), (third, "a@example.com, b@example.com")))),
         f"3 messages judged by rules.yaml, revision {revision()}: 3 would go another way",
         f"3 messages: {first}, {second}, {third}",
         "- store: S3Action: {BucketName: mail}",
         "+ store: S3Action: {BucketName: archive}",
+    ]
+
+
+def test_of_many_what_differs_is_told_once() -> None:
+    """A message is a line; a step for other people is no other one in a group."""
+    ids = received(*[A("a")] * 5, A("a", "b"))
+    write((STORE % "mail").replace(", b@example.com", ""), STORE.replace("store", "b").replace("a@example.com, ", "") % "other")
+    few, many = lines(replay(*ids[3:])), lines(replay(*ids))
+    assert few[3:6] == [
+        "- store: S3Action: {BucketName: mail} for a@example.com, b@example.com",
+        "+ store: S3Action: {BucketName: mail} for a@example.com",
+        "+ b: S3Action: {BucketName: other} for b@example.com",
+    ]
+    assert many[6:] == [
+        f"6 messages judged by rules.yaml, revision {revision()}: 1 would go another way",
+        f"1 message: {ids[5]}",
+        "+ b: S3Action: {BucketName: other}",
+        "~ store: S3Action: {BucketName: mail} for other recipients, or in another order",
     ]
 
 
@@ -204,7 +224,7 @@ def test_a_function_answers_what_it_answered() -> None:
         f"- ask: LambdaAction: {{FunctionArn: \"{ARN}\", InvocationType: RequestResponse}}",
         f"+ ask: LambdaAction: {{FunctionArn: \"{ARN}\", InvocationType: RequestResponse}}".replace(":ask\"", ":new\""),
         "+ ask: S3Action: {BucketName: asked}",
-        f"? {ARN.replace(':ask', ':new')} is supposed to answer CONTINUE",
+        f"! supposes that {ARN.replace(':ask', ':new')} answers CONTINUE",
         f"1 message judged by rules.yaml, revision {revision()}: 1 would go another way",
     ]
 
@@ -216,8 +236,8 @@ def test_a_dead_letter_tells_what_was_never_done() -> None:
     (message_id,) = received(A("a"), aws=aws)
     assert lines(replay(message_id))[:3] == [
         f"{message_id} 2026-01-15T12:00:00.000Z ann@example.net -> a@example.com: the same; a dead letter",
-        "~ never done: store: S3Action: {BucketName: mail}",
-        "~ never done: store: SNSAction: {TopicArn: \"arn:aws:sns:us-east-1:000000000000:t\"}",
+        "! never done: store: S3Action: {BucketName: mail}",
+        "! never done: store: SNSAction: {TopicArn: \"arn:aws:sns:us-east-1:000000000000:t\"}",
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ from typing import Any
 import click
 
 from inbound.operate.cli import fail
+from inbound.operate.cli.differing import differing, marked, messages, step
 from inbound.operate.cli.queue import data_option, meant, unknown, visit
 from inbound.operate.cli.route import safe
+
+FEW = 5  # messages named by their ids, of each of which all that is different is told
 
 
 class Moment(click.ParamType):  # type: ignore[type-arg]  # generic only in newer clicks
@@ -63,12 +67,12 @@ def replay(message_ids: tuple[str, ...], since: float | None, until: float | Non
     if bool(message_ids) == any(given is not None for given in (since, until, rule)):
         fail("name messages by their ids, or choose them with --since TIME, --until TIME, --rule NAME")
     from inbound.operate.cli.loading import rules_of  # noqa: PLC0415  # --help need not pay for them
-    from inbound.operate.replay import Replay, performed, told  # noqa: PLC0415
+    from inbound.operate.replay import Replay  # noqa: PLC0415
     from inbound.settings import read  # noqa: PLC0415
 
     rule_set, settings = rules_of(rules).rule_set, read()
     compared: list[Any] = []
-    begun = time.time()
+    begun, whole = time.time(), 0 < len(message_ids) <= FEW
 
     async def tell(replay: Replay, found: Any) -> None:
         if run:
@@ -76,7 +80,7 @@ def replay(message_ids: tuple[str, ...], since: float | None, until: float | Non
         if as_json:
             compared.append(found)
         else:
-            click.echo("\n".join(map(coloured, [*told(found), *performed(replay.ran.get(found.entry.id))])))
+            click.echo("\n".join(_line(found, replay.ran.get(found.entry.id), whole=whole)))
 
     async def look(spool: Any) -> Replay:
         replay = Replay(spool, rule_set, settings)
@@ -103,16 +107,52 @@ def replay(message_ids: tuple[str, ...], since: float | None, until: float | Non
     if as_json:
         click.echo(json.dumps(done.to_json(str(rules), compared), indent=2))
     else:
-        click.echo("\n".join(map(coloured, done.end(str(rules)))))
+        click.echo("\n".join(_end(done, str(rules), whole=whole)))
         for message_id, problem in done.problems:
             click.echo(f"inbound: {safe(f'{message_id}: {problem}')}", err=True)
     if done.problems:
         raise SystemExit(1)
 
 
-def coloured(line: str) -> str:
-    """A line for the terminal: what goes is red, what comes green."""
-    return click.style(safe(line), fg=_COLOURS.get(line[:6])) if line.startswith("    ") else safe(line)
+def _line(found: Any, place: str | None, *, whole: bool) -> Iterator[str]:
+    """One comparison: a line, and where it is told by itself as a `whole`, one for all that is different."""
+    told, undone, again = found.to_json(), found.not_performed, _again(place)
+    head = f"{told['id']}  {told['received']}  {told['sender'] or '<>'} -> {', '.join(told['recipients'])}: "
+    head += ("another way" if found.difference else "the same") + "; a dead letter" * (told["state"] == "dead")
+    if not whole:
+        lacks = f", {len(undone)} step{'s' * (len(undone) != 1)} never done" if undone else ""
+        yield safe(head + lacks + f"; {again}" * bool(again))
+        return
+    yield safe(head)
+    if found.difference is not None:
+        yield from differing(told["difference"], several=len(told["recipients"]) > 1)
+        for function in dict.fromkeys((*found.then.assumed, *found.now.assumed)):
+            yield marked("!", f"supposes that {function} answers CONTINUE")
+    for each in undone:
+        yield marked("!", f"never done: {step(each)}")
+    if again:
+        yield marked(">", again)
 
 
-_COLOURS = {"    - ": "red", "    + ": "green", "    ! ": "yellow", "    ~ ": "yellow", "    > ": "cyan"}
+def _again(place: str | None) -> str:
+    """Whether its actions are performed again, and with the content from where."""
+    from inbound.operate.replay import SPOOL  # noqa: PLC0415  # --help need not pay for it
+
+    return "" if place is None else "to be performed again" + (f", with the content from {place}" if place != SPOOL else "")
+
+
+def _end(done: Any, rules: str, *, whole: bool) -> Iterator[str]:
+    """The summary; with the groups where the messages were not told as a whole."""
+    judged, different = done.summary.judged, done.summary.different
+    if done.unfinished:
+        yield f"{messages(done.unfinished)} still waiting or in hand left out"
+    if not judged:
+        yield "no message was judged"
+        return
+    outcome = f"{different} would go another way" if different else "all would go the same way" if judged > 1 else "it would go the same way"
+    yield f"{messages(judged)} judged by {safe(rules)}, revision {done.revision}: {outcome}"
+    for group in () if whole else done.summary.groups:
+        yield f"{messages(group.messages)}: {', '.join(group.examples)}{', …' * (group.messages > len(group.examples))}"
+        yield from differing(group.to_json())
+    if done.ran:
+        yield f"{messages(len(done.ran))} to be performed again, by the service within a second if it runs: inbound explain {next(iter(done.ran))}"

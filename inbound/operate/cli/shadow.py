@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from inbound.operate.cli import fail
+from inbound.operate.cli.differing import differing, messages
 from inbound.operate.cli.queue import data_option, human, json_option, visit
 from inbound.operate.cli.route import safe
 
@@ -197,42 +198,26 @@ def _head(told: dict[str, Any]) -> Iterator[str]:
     if told["trouble"]:
         kept = f"; revision {told['revision']} counts on" if told["revision"] else ""
         yield click.style(f"{safe(told['trouble'])}{kept}", fg="red")
-    yield _messages(told["judged"]) + " judged" + (f", {told['differ']} would have gone another way" if told["judged"] else "")
+    yield messages(told["judged"]) + " judged" + (f", {told['differ']} would have gone another way" if told["judged"] else "")
 
 
 def _body(told: dict[str, Any]) -> Iterator[str]:
     for group in told["groups"]:
         yield ""
-        yield click.style(f"{_messages(group['messages'])}, the last {human(time.time() - _seconds(group['last']))} ago", bold=True)
-        yield from _steps("-", "red", group["removed"])
-        yield from _steps("+", "green", group["added"])
-        yield from _steps("~", "yellow", group["moved"], "   for other recipients, or in another order")
-        for note in group["notes"]:
-            yield click.style(f"  ! {safe(note)}", fg="yellow")
+        yield click.style(f"{messages(group['messages'])}, the last {human(time.time() - _seconds(group['last']))} ago", bold=True)
+        yield from differing(group)
         for each in group["refused"]:
-            yield f"      {safe(each['recipient'])}  {_messages(each['messages'])}"
+            yield f"        {safe(each['recipient'])}  {messages(each['messages'])}"
         for each in group["examples"]:
             shown = ", ".join(map(safe, each["recipients"][:RECIPIENTS])) + " …" * (len(each["recipients"]) > RECIPIENTS)
             yield click.style(f"    inbound explain {each['id']}   {safe(each['sender'] or '<>')} -> {shown}", dim=True)
     if told["earlier"]:
         yield ""
         for each in told["earlier"]:
-            yield f"revision {each['revision']}: {_messages(each['judged'])} judged, {each['differ']} would have gone another way"
+            yield f"revision {each['revision']}: {messages(each['judged'])} judged, {each['differ']} would have gone another way"
     if told["groups"]:
         yield ""
         yield "- only the rules in force, + only the candidate. Mail that was refused in the session is not seen."
-
-
-def _steps(sign: str, colour: str, steps: list[dict[str, Any]], more: str = "") -> Iterator[str]:
-    from inbound.decide.cases import inline  # noqa: PLC0415  # --help need not pay for it
-
-    for step in steps:
-        parts = [f"{key}: {inline(value)}" for key, value in step.items() if key != "Rule"]
-        yield click.style(f"  {sign} {safe(step['Rule'])}: {safe(', '.join(parts))}", fg=colour) + more
-
-
-def _messages(count: int) -> str:
-    return f"{count} message{'s' * (count != 1)}"
 
 
 def _when(stamp: str) -> str:

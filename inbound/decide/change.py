@@ -1,4 +1,4 @@
-"""How the way of a message under a candidate rule set differs from the way that it went, put so that messages with the same difference are alike.
+"""How the way of a message under other rules differs from the way that it went, put so that messages with the same difference are alike.
 
 Whom a message is for is left out of it: what many senders and recipients meet is one difference. Pure.
 """
@@ -16,10 +16,10 @@ from inbound.decide.routes import WHY, Route, difference
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What the candidate does differently. Steps are as in `routes.step_json`, without their recipients: those that only the rules in force
-    have, those that only the candidate has, and those that both have, for other recipients or in another order. `notes` are sentences.
+    """What the other rules do differently. Steps are as in `routes.step_json`, without their recipients: those that are gone, those that are new,
+    and those that are the same but for other recipients or in another order. `notes` are sentences.
 
-    `refused` are the recipients that only the candidate would refuse.
+    `refused` are the recipients that only the other rules would refuse.
     """
 
     removed: tuple[dict[str, Any], ...]
@@ -28,10 +28,14 @@ class Change:
     notes: tuple[str, ...]
     refused: tuple[str, ...]
 
+    def to_json(self) -> dict[str, Any]:
+        """The same for all messages with this difference."""
+        return {"removed": list(self.removed), "added": list(self.added), "moved": list(self.moved), "notes": list(self.notes)}
+
     @property
     def told(self) -> str:
-        """JSON text, the same for all messages with this difference."""
-        return json.dumps({"removed": self.removed, "added": self.added, "moved": self.moved, "notes": self.notes}, separators=(",", ":"))
+        """The same as JSON text."""
+        return json.dumps(self.to_json(), separators=(",", ":"))
 
     @property
     def kind(self) -> str:
@@ -40,7 +44,7 @@ class Change:
 
 
 def change(then: Route, now: Route) -> Change | None:
-    """What `now`, the candidate's route, has that `then` has not; None where nothing is different."""
+    """What is different in `now`, the route by the other rules; None where nothing is."""
     found = difference(then, now)
     if found is None:
         return None
