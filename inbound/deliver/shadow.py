@@ -22,7 +22,7 @@ from inbound.decide.rules import RuleSet
 from inbound.decide.session_bounce import Certain
 from inbound.decide.watch import RuleBook
 from inbound.deliver.replay import recorded
-from inbound.deliver.shadow_state import ShadowState, ShadowStateError, read_state
+from inbound.deliver.shadow_state import ShadowState, ShadowStateError, read_state, write_trouble
 from inbound.log import Event, Log
 
 CertainOf = Callable[[RuleSet], Certain]
@@ -92,9 +92,12 @@ class Shadow:
         async def adopt(loaded: Loaded) -> None:
             await self._take(state, loaded.rule_set)
             if self._tells:
+                await self._leave_word(state, "")
                 self._log.info(Event.SHADOW_LOADED, file=state.file, rules=len(loaded.rule_set.rules), revision=loaded.rule_set.revision)
 
         async def rejected(error: RulesError) -> None:
+            if self._tells:
+                await self._leave_word(state, str(error))
             if self.candidate is None:
                 await self._fall_back(state)
             if self._tells:
@@ -106,8 +109,14 @@ class Shadow:
             await book.refresh()
         except Exception as error:
             self._log.exception(Event.SERVICE_WARNING, warning=f"{state.file} is not tried: {error!r}")
+            await self._leave_word(state, f"{state.file} is not tried: {error!r}")
             return
         self._following = asyncio.create_task(book.watch())
+
+    async def _leave_word(self, state: ShadowState, trouble: str) -> None:
+        """For `inbound shadow`, which may see a file that the service does not see."""
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(write_trouble, self._path, state.run, trouble)
 
     async def _fall_back(self, state: ShadowState) -> None:
         """At a start where the file holds nothing good: the last revision that was tried, or the one that the run began with."""

@@ -28,7 +28,8 @@ class State(_Part):
     revision: str
     """The revision of the candidate that counts, the last one that a service took; empty while none was taken."""
     trouble: str
-    """Why the file as it is now is not what counts: an error in it, or a service that has yet to take it; empty where it is."""
+    """Why the file as it is now is not what counts, or is not followed: an error in it, a service that does not see it or has yet to take it;
+    empty where nothing is wrong."""
     judged: int
     """How many messages were judged by this revision: those that are done, and dead letters. A message that was refused is none."""
     differ: int

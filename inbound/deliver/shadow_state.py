@@ -1,4 +1,7 @@
-"""Which candidate rule file is tried beside the rules: a small file in the data folder, written by `inbound shadow`, followed by every process."""
+"""Which candidate rule file is tried beside the rules: a small file in the data folder, written by `inbound shadow`, followed by every process.
+
+Another one, the other way round: what keeps the service from following the candidate, which may be a file that it does not see.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,10 @@ import os
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 NAME = "shadow.json"
+TROUBLE = "shadow-trouble.json"
 
 
 class ShadowStateError(Exception):
@@ -55,11 +60,32 @@ def read_state(path: Path) -> ShadowState | None:
 
 def write_state(path: Path, state: ShadowState) -> None:
     """Replace the state whole, readable by its owner only. Raises OSError that names `path`."""
+    _write(path, asdict(state))
+
+
+def read_trouble(path: Path, run: str) -> str:
+    """What kept the service the last time from following the candidate of this run, a line each; empty where nothing did."""
+    try:
+        told = json.loads(path.with_name(TROUBLE).read_bytes())
+        return str(told["trouble"]) if told["run"] == run else ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def write_trouble(path: Path, run: str, trouble: str) -> None:
+    """Tell it to `read_trouble`, beside the state file `path`; empty: nothing is wrong any more. Raises OSError."""
+    if trouble:
+        _write(path.with_name(TROUBLE), {"run": run, "trouble": trouble})
+    else:
+        path.with_name(TROUBLE).unlink(missing_ok=True)
+
+
+def _write(path: Path, told: dict[str, Any]) -> None:
     name = ""
     try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{NAME}-", dir=path.parent)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
         with os.fdopen(descriptor, "w") as file:
-            json.dump(asdict(state), file)
+            json.dump(told, file)
             file.flush()
             os.fsync(file.fileno())
         Path(name).replace(path)

@@ -13,7 +13,7 @@ from inbound.accept.spool import Entry, Tally
 from inbound.accept.spool.lock import Lock
 from inbound.accept.spool.several import SeveralSpools, spool_folder, spool_numbers
 from inbound.decide.load import RulesError, load
-from inbound.deliver.shadow_state import ShadowState
+from inbound.deliver.shadow_state import ShadowState, read_trouble, state_file
 from inbound.deliver.trace import stamp
 
 TRACES = 10_000  # of one group that are looked through for recipients who would be refused
@@ -52,27 +52,34 @@ def state(found: ShadowState | None, spools: Sequence[Sequence[Tally]], data: Pa
     tallies = merged(spools)
     current = latest(tallies)
     judged, differ = counts(tallies, revision or current)
-    is_on = found is not None and found.stopped is None
+    is_on, is_running = found is not None and found.stopped is None, bool(live(data))
     return {
         "state": "off" if found is None else "on" if is_on else "stopped",
         "file": found.file if found else "",
         "started": stamp(found.started) if found else None,
         "stopped": stamp(found.stopped) if found and found.stopped is not None else None,
-        "running": bool(live(data)),
+        "running": is_running,
         "revision": revision or current,
-        "trouble": _trouble(found.file, current) if found and is_on else "",
+        "trouble": _trouble(found, current, read_trouble(state_file(data), found.run) if is_running else "") if found and is_on else "",
         "judged": judged,
         "differ": differ,
     }
 
 
-def _trouble(file: str, revision: str) -> str:
+def _trouble(found: ShadowState, revision: str, of_service: str) -> str:
+    """What is wrong with the file as we see it; else what the service finds wrong."""
     try:
-        loaded = load(Path(file))
+        loaded = load(Path(found.file))
     except RulesError as error:
-        first, *more = str(error).splitlines()
-        return first + (f" (and {len(more)} more errors)" if more else "")
-    return "" if loaded.rule_set.revision == revision else f"{file} has revision {loaded.rule_set.revision}, which no service has taken yet"
+        return _first(str(error))
+    if of_service:
+        return f"{_first(of_service)}, says the service, which may not see what you see"
+    return "" if loaded.rule_set.revision == revision else f"{found.file} has revision {loaded.rule_set.revision}, which no service has taken yet"
+
+
+def _first(errors: str) -> str:
+    first, *more = errors.splitlines()
+    return first + (f" (and {len(more)} more errors)" if more else "")
 
 
 async def report(spool: SeveralSpools, found: ShadowState, data: Path, *, examples: int, revision: str = "") -> dict[str, Any]:

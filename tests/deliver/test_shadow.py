@@ -17,7 +17,7 @@ from inbound.decide import routes
 from inbound.decide.engine import StopScope
 from inbound.decide.session_bounce import Certain
 from inbound.deliver import shadow as module
-from inbound.deliver.shadow_state import ShadowState, ShadowStateError, read_state, write_state
+from inbound.deliver.shadow_state import ShadowState, ShadowStateError, read_state, read_trouble, write_state
 from inbound.deliver.sinks import MessageFailed, MessageRefused
 
 OTHER = {"S3Action": {"BucketName": "other"}}
@@ -222,6 +222,17 @@ async def test_a_start_without_the_file_goes_on_with_the_last_revision_then_with
     write_state(tmp_path / "shadow.json", ShadowState("new run", state.file, state.text, bench.now))
     await bench.shadow.look()
     assert bench.shadow.candidate == rule_set(rule("two", OTHER)), "nothing was counted in this run, so its text is all there is"
+
+
+@under(rule("one", S3))
+async def test_what_keeps_the_service_from_the_file_is_left_for_the_command_which_may_see_another_one(bench: Tried, tmp_path: Path) -> None:
+    path, candidate = tmp_path / "shadow.json", tmp_path / "candidate.yaml"
+    write_state(path, ShadowState("run", str(candidate), '{"RuleSets": {"default": []}}', bench.now))
+    await bench.shadow.look()
+    assert read_trouble(path, "run") == f"{candidate}: no such file"
+    assert read_trouble(path, "another run") == ""
+    await bench.tries(rule("one", OTHER), run="another run")
+    assert read_trouble(path, "another run") == read_trouble(path, "run") == "", "all is well"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"run": 1}', '{"run": "a", "file": "b", "text": 7, "started": 1.0}', "\xff"])

@@ -15,7 +15,9 @@ from click.testing import CliRunner, Result
 from inbound.accept.spool.several import spool_folder
 from inbound.accept.spool.sqlite import SqliteSpool
 from inbound.deliver.shadow_schema import Report
+from inbound.deliver.shadow_state import read_state, write_trouble
 from inbound.operate import cli as package
+from inbound.operate import shadow_report
 from inbound.operate.cli.shadow import shadow
 
 GOOD = 'RuleSets: {default: [{Name: a, Recipients: [example.com], Actions: [{S3Action: {BucketName: mail}}]}]}\n'
@@ -123,6 +125,19 @@ def test_a_damaged_state_file_is_told_of_and_replaced(here: Path) -> None:
         refused(run(*arguments), 1, "shadow.json is damaged: begin anew with inbound shadow FILE")
     assert run("good.yaml").exit_code == 0
     assert json.loads(run("--json").stdout)["state"] == "on"
+
+
+def test_a_file_that_only_the_service_does_not_see_is_told_of(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under systemd's ProtectHome, in a container: it judges by what the file held when the command was given."""
+    run("good.yaml")
+    state = read_state(here / "var" / "shadow.json")
+    assert state is not None
+    write_trouble(here / "var" / "shadow.json", state.run, f"{state.file}: no such file")
+    assert "says the service" not in run().stdout, "none runs"
+    monkeypatch.setattr(shadow_report, "live", lambda _data: [1])
+    assert f"\n{state.file}: no such file, says the service, which may not see what you see\n" in run().stdout
+    (here / "good.yaml").write_text("RuleSets: [")
+    assert f"\n{state.file}:2:1: not YAML" in run().stdout, "what both see is told as we see it now"
 
 
 def test_options_are_for_what_they_are_for(here: Path) -> None:
