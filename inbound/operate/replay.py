@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, Protocol
 
 from inbound.accept.spool import Entry, Query, replays
 from inbound.decide.engine import StopScope
 from inbound.decide.rules import RuleSet
+from inbound.deliver.pressure import free_octets, reserve
 from inbound.deliver.replay import Comparison, Rules, Summary, compare
 from inbound.operate.recall import Gone, Recall
 from inbound.service import certain
 from inbound.settings import Settings
 
 PAGE = 2_000  # entries of the history that are read at once
+TWICE = 2  # content is written to the log of the database, then to the database
 SPOOL = "spool"  # where the content is from, if it is not an S3 object
 
 
@@ -59,13 +62,15 @@ class Replay:
     again where its content is from: `spool`, or an S3 object.
     """
 
-    def __init__(self, spool: Spools, rule_set: RuleSet, settings: Settings, recall: Recall | None = None) -> None:
+    def __init__(self, spool: Spools, rule_set: RuleSet, settings: Settings, data: Path, recall: Recall | None = None) -> None:
         self.ran: dict[str, str] = {}
         self.summary = Summary()
         self.unfinished = 0
         self.problems: list[tuple[str, str]] = []
         self._spool = spool
         self._recall = recall or Recall()
+        self._data = data
+        self._reserve = reserve(settings.max_message_size)
         self._certain = certain(settings)
         self._stop_scope = StopScope(settings.stop_scope)
         self.revision = rule_set.revision
@@ -121,6 +126,9 @@ class Replay:
             self.problems.append((entry.id, "no rule does anything with it now, so it is left as it is"))
             return
         if not entry.has_content:
+            if free_octets(self._data) - TWICE * entry.size < self._reserve:
+                self.problems.append((entry.id, f"{self._data} has no room for its content: what is free there is for mail that comes"))
+                return
             try:
                 content, place = await self._recall.content(entry)
             except Gone as why:

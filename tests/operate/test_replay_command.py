@@ -282,6 +282,15 @@ def test_what_comes_while_it_runs_is_not_replayed_or_a_busy_service_would_keep_i
     assert [message["id"] for message in told(replay("--until", "2100-01-01", "--json"))["messages"]] == [message_id, later]
 
 
+def test_content_from_s3_never_takes_the_room_that_is_kept_for_mail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else many that wait for a sink that is down would close the door."""
+    (message_id,) = received(A("a"))
+    monkeypatch.setattr(replaying, "free_octets", lambda _folder: 64 << 20)
+    found = replay(message_id, "--run")
+    assert (found.exit_code, found.stderr) == (
+        1, f"inbound: {message_id}: var has no room for its content: what is free there is for mail that comes\n")
+
+
 def test_control_characters_of_strangers_do_not_reach_the_terminal() -> None:
     found = replay("\x1b[31m", "x")
     assert "\x1b" not in found.output

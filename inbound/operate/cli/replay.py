@@ -83,7 +83,7 @@ def replay(message_ids: tuple[str, ...], since: float | None, until: float | Non
             click.echo("\n".join(_line(found, replay.ran.get(found.entry.id), whole=whole)))
 
     async def look(spool: Any) -> Replay:
-        replay = Replay(spool, rule_set, settings)
+        replay = Replay(spool, rule_set, settings, data)
         named = set()
         for message_id in dict.fromkeys(message_ids):
             if not message_id.isalnum():
