@@ -4,7 +4,8 @@ A message is received, delivered and removed meanwhile. Whatever fails, its send
 is killed in the end, and the next life has what was acknowledged, as it was sent, and no file too many.
 
 strace counts for every thread by itself. Calls that only files see fail wherever they come; those that sockets see too (write, read, close)
-fail on the blob file alone, which is there when half of a large message has come.
+fail on the blob file alone, which is there when half of a large message has come. fcntl is left out: no local file system fails to unlock,
+and SQLite, told that one did, holds its own lock until the process ends ("locking protocol", mail is put off with 451).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from strace import attached, calls, failing
 
 EVERY = range(1, 10**6)
 SIZES = {"small": 4_000, "large": 700_000}
-OF_FILES = "openat,pread64,pwrite64,fsync,fdatasync,ftruncate,unlink,newfstatat,statfs,fcntl,fchmod"
+OF_FILES = "openat,pread64,pwrite64,fsync,fdatasync,ftruncate,unlink,newfstatat,statfs,fchmod"
 OF_THE_BLOB = "write,read,lseek,newfstatat,fsync,close,unlink"
 
 
@@ -42,7 +43,9 @@ class Lives:
         await self.serve.start()
         await self.ledger.settled(self.sink)
         await emptied(self.serve)
-        assert list(self.blobs.iterdir()) == []
+        async with asyncio.timeout(10):
+            while list(self.blobs.iterdir()):  # noqa: ASYNC110  # nobody tells of it
+                await asyncio.sleep(0.02)
         answer = ""
         with contextlib.suppress(ConnectionError):
             answer = await self._send(SIZES[size], call, error, when, of_the_blob=of_the_blob)
@@ -83,7 +86,10 @@ class Lives:
     async def _dealt_with(self, message_id: str, before: int) -> None:
         """Delivered, or put off since something failed, while things fail."""
         with contextlib.suppress(EndedError):
-            await self.serve.until(lambda e: e.get("id") == message_id and e["event"] in ("message.done", "message.deferred"), after=before)
+            try:
+                await self.serve.until(lambda e: e.get("id") == message_id and e["event"] in ("message.done", "message.deferred"), after=before)
+            except TimeoutError:
+                raise AssertionError(f"{message_id}: {self.serve.events[before:]}") from None
 
     async def conclude(self) -> None:
         """The last life, in which nothing fails."""
@@ -109,12 +115,9 @@ async def failed_at(folder: Path, size: str, error: str, whens: Iterable[int], *
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("of_the_blob", [False, True])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("size", "of_the_blob"), [("small", False), ("large", False), ("large", True)])
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 async def test_the_nth_operation_fails_until_there_is_none(tmp_path: Path, size: str, error: str, of_the_blob: bool) -> None:
-    if of_the_blob and size == "small":
-        pytest.skip("a small message has no blob file")
     lives = await failed_at(tmp_path, size, error, EVERY, of_the_blob=of_the_blob)
     assert lives.hit
 
