@@ -49,10 +49,11 @@ BY_ID = f"""
 
 
 class Place(NamedTuple):
-    """Where the content of an entry is: its octets, or that they lie in a blob file of `size` octets."""
+    """Where the content of an entry is: `size` octets in a blob file or in a row, and these themselves unless they are too many to be told."""
 
     size: int
-    data: bytes | None
+    in_blob: bool
+    data: bytes | None = None
 
 
 class Swept(NamedTuple):
@@ -215,16 +216,16 @@ def _steps_of(connection: Connection, numbers: Sequence[int]) -> dict[int, list[
     return steps
 
 
-def place(connection: Connection, entry_id: str, number: int | None) -> Place:
-    """Where the content is. Raises KeyError where it is not kept."""
+def place(connection: Connection, entry_id: str, number: int | None, most: int | None = None) -> Place:
+    """Where the content is; of a row with more than `most` octets without them. Raises KeyError where it is not kept."""
     found = _find(connection, entry_id, number)
     if found is None or not found.content:
         raise KeyError(entry_id)
     (size,) = connection.execute("SELECT size FROM entry WHERE number = ?", (found.number,)).fetchone()
-    if found.content == IN_BLOB:
-        return Place(size, None)
+    if found.content == IN_BLOB or (most is not None and size > most):
+        return Place(size, found.content == IN_BLOB)
     row = connection.execute("SELECT data FROM content WHERE entry = ?", (found.number,)).fetchone()
-    return Place(size, row[0] if row else b"")
+    return Place(size, in_blob=False, data=row[0] if row else b"")
 
 
 def get(connection: Connection, entry_id: str, number: int | None) -> Entry | None:

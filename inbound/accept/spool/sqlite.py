@@ -20,7 +20,6 @@ from inbound.accept.spool import (
     Entry,
     Load,
     Query,
-    SpoolDamaged,
     SpoolError,
     State,
     Tally,
@@ -32,7 +31,7 @@ from inbound.accept.spool import (
 from inbound.accept.spool.blobs import Blob
 from inbound.accept.spool.checks import check_put, check_update
 from inbound.accept.spool.commits import GroupCommit
-from inbound.accept.spool.content import FileContent, MemoryContent
+from inbound.accept.spool.content import FileContent, MemoryContent, SpilledContent, whole
 from inbound.accept.spool.database import Connection
 from inbound.accept.spool.drafts import DiskDraft
 from inbound.accept.spool.folder import SpoolFolder
@@ -79,6 +78,7 @@ class SqliteSpool:
         self._commits: GroupCommit | None = None
         self._threads = FileThreads()
         self._leases = Leases(memory)
+        self._spilling = asyncio.Lock()
 
     @property
     def cached(self) -> int:
@@ -219,12 +219,15 @@ class SqliteSpool:
         cached = self._leases.content(entry_id)
         if cached is not None:
             return MemoryContent(cached)
-        size, data = await self._read(partial(entries.place, entry_id=entry_id, number=self._leases.number(entry_id)))
-        if data is None:
+        place = partial(entries.place, entry_id=entry_id, number=self._leases.number(entry_id))
+        size, in_blob, data = await self._read(partial(place, most=self._blob_threshold))
+        if in_blob:
             return await self._threads.run(FileContent, self._folder.blobs.path(entry_id), size)
-        if len(data) != size:
-            raise SpoolDamaged(f"the spool holds {len(data)} octets of {entry_id} instead of {size}")
-        return MemoryContent(data)
+        if data is not None:
+            return MemoryContent(whole(entry_id, data, size))
+        async with self._spilling:  # one after the other, for all that are in hand would not fit into memory
+            _, _, data = await self._read(place)
+            return await self._threads.run(SpilledContent, self._folder.blobs.folder, whole(entry_id, data or b"", size))
 
     async def get(self, entry_id: str) -> Entry | None:
         return await self._read(partial(entries.get, entry_id=entry_id, number=self._leases.number(entry_id)))

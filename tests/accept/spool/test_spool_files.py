@@ -16,6 +16,7 @@ from spools import THRESHOLD
 
 from inbound.accept.spool import SpoolError, State
 from inbound.accept.spool.blobs import Blob, Blobs
+from inbound.accept.spool.replays import Replay
 from inbound.accept.spool.sqlite import SqliteSpool
 
 LARGE = octets(THRESHOLD * 10)
@@ -235,6 +236,31 @@ async def test_a_large_draft_costs_little_memory(disk: SqliteSpool) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 1 << 20
+
+
+async def test_large_content_that_replays_brought_back_costs_little_memory_however_many_are_in_hand(disk: SqliteSpool) -> None:
+    """It is in rows, where a command puts it; a few hundred of 10 MB each ended the process again and again."""
+    data = octets(1 << 20)
+    ids = [(await put(disk, data)).id for _ in range(16)]
+    for each in ids:
+        await disk.update(each, done(NOW, drop_content=True))
+        assert await disk.replay(each, NOW, Replay("new", "text", data))
+    assert len(await disk.claim(NOW, 100)) == len(ids)
+    tracemalloc.start()
+    try:
+        contents = await asyncio.gather(*map(disk.content, ids))
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (held < 4 << 20, peak < 8 << 20) == (True, True), (held, peak)
+    for content in contents:
+        assert (content.size, content.head(10), content.head(1 << 19)) == (len(data), data[:10], data[: 1 << 19])
+    with contents[0].open() as one, contents[0].open() as other:
+        assert one.read(5) == data[:5]
+        assert other.read() == data
+        assert one.seek(-7, os.SEEK_END) == len(data) - 7
+        assert (one.read(), other.read()) == (data[-7:], b"")
+    assert await read(disk, ids[1]) == data
 
 
 async def test_neither_the_loop_nor_other_messages_wait_for_the_sync_of_a_large_one(disk: SqliteSpool, monkeypatch: pytest.MonkeyPatch) -> None:
