@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 import weakref
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from inbound.accept.spool import SpoolDamaged
 from inbound.accept.spool.database import trouble
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 HEAD = 128 * 1024  # octets read at once, so that a look at the headers never waits for the disk
 
@@ -77,53 +73,11 @@ def whole(entry_id: str, data: bytes, size: int) -> bytes:
     return data
 
 
-class SpilledContent:
-    """Large content of a row, in a file in `folder` that has no name, and ends with this and its readers."""
+class SpilledContent(FileContent):
+    """Large content of a row, written to a file at `path` that `remove` is called for when this ends."""
 
-    def __init__(self, folder: Path, data: bytes) -> None:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(data)
-            file.flush()
-            self._fd = os.dup(file.fileno())
-        weakref.finalize(self, os.close, self._fd)
-        self._size = len(data)
-        self._head = data[:HEAD]
-
-    @property
-    def size(self) -> int:
-        return self._size
-
-    def head(self, limit: int) -> bytes:
-        return self._head[:limit] if limit <= len(self._head) else self.read(limit, 0)
-
-    def open(self) -> BinaryIO:
-        return io.BufferedReader(_Reader(self))
-
-    def read(self, limit: int, offset: int) -> bytes:
-        """Some octets from there, at least one except at the end."""
-        return os.pread(self._fd, limit, offset)
-
-
-class _Reader(io.RawIOBase):
-    """Reads from a place of its own what others read too."""
-
-    def __init__(self, content: SpilledContent) -> None:
-        self._content = content
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._content.size}[whence] + offset
-        return self._at
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        view = memoryview(buffer).cast("B")
-        found = self._content.read(len(view), self._at)
-        view[: len(found)] = found
-        self._at += len(found)
-        return len(found)
+    def __init__(self, path: Path, data: bytes, remove: Callable[[], None]) -> None:
+        weakref.finalize(self, remove)
+        path.touch(0o600, exist_ok=False)
+        path.write_bytes(data)
+        super().__init__(path, len(data))

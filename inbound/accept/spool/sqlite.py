@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from inbound.accept.envelope import Envelope
+from inbound.accept.envelope import Envelope, new_message_id
 from inbound.accept.spool import (
     Backlog,
     Content,
@@ -227,7 +227,9 @@ class SqliteSpool:
             return MemoryContent(whole(entry_id, data, size))
         async with self._spilling:  # one after the other, for all that are in hand would not fit into memory
             _, _, data = await self._read(place)
-            return await self._threads.run(SpilledContent, self._folder.blobs.folder, whole(entry_id, data or b"", size))
+            name = new_message_id()  # of no entry: the next start removes what a crash leaves
+            path, remove = self._folder.blobs.path(name), partial(self._folder.blobs.remove, [name])
+            return await self._threads.run(SpilledContent, path, whole(entry_id, data or b"", size), remove)
 
     async def get(self, entry_id: str) -> Entry | None:
         return await self._read(partial(entries.get, entry_id=entry_id, number=self._leases.number(entry_id)))

@@ -260,7 +260,11 @@ async def test_large_content_that_replays_brought_back_costs_little_memory_howev
         assert other.read() == data
         assert one.seek(-7, os.SEEK_END) == len(data) - 7
         assert (one.read(), other.read()) == (data[-7:], b"")
+    assert len(blobs(disk._folder.path)) == len(ids)
+    del content, contents
     assert await read(disk, ids[1]) == data
+    await disk.stop()
+    assert blobs(disk._folder.path) == set()
 
 
 async def test_neither_the_loop_nor_other_messages_wait_for_the_sync_of_a_large_one(disk: SqliteSpool, monkeypatch: pytest.MonkeyPatch) -> None:
