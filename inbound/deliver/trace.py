@@ -17,7 +17,8 @@ from inbound.accept.spool.replays import Run, runs
 from inbound.assess.verdicts import Assessment
 from inbound.decide.engine import Flow, Mail, Step, StopScope, own_flow
 from inbound.decide.explain import explain
-from inbound.decide.rules import Lambda, RuleSet, Sns
+from inbound.decide.routes import asks
+from inbound.decide.rules import RuleSet, Sns
 
 ACTION = "action"
 TOPIC = "topic"
@@ -120,11 +121,6 @@ def _recorded(step: Step | None, records: Sequence[StepRecord], state: State) ->
         "topic": notification,
         "attempts": [attempt(record) for record in records],
     }
-
-
-def asks(step: Step) -> bool:
-    """Does the flow of this step depend on what somebody answers?"""
-    return isinstance(step.action, Lambda) and step.action.InvocationType == "RequestResponse"
 
 
 def notifies(step: Step) -> str | None:
