@@ -183,7 +183,7 @@ async def test_no_signature_costs_much(name: str) -> None:
 
     started = time.process_time()
     results = await check(BytesContent(COSTLY[name]), lookup, now=NOW)
-    assert time.process_time() - started < 0.5  # 1 to 20 ms
+    assert time.process_time() - started < 3.0  # 1 to 20 ms on an idle machine; quadratic work would be minutes
     assert lookups <= 10
     assert len(results.signatures) <= 10
     assert all(each.result is not Result.PASS for each in results.signatures)
@@ -198,7 +198,7 @@ async def test_no_message_raises_or_costs_much(name: str, place: str) -> None:
     message = line + message if place == "above" else message.replace(b"\r\n\r\n", b"\r\n" + line + FROM + b"\r\n", 1)
     started = time.process_time()
     results = await judged(message)
-    assert time.process_time() - started < 0.5
+    assert time.process_time() - started < 3.0  # a busy machine counts up to ten times as much
     assert all(each.result is not Result.PASS for each in results.signatures)
     told(results)
 
