@@ -93,4 +93,4 @@ def test_no_octets_cost_more_than_linear_time(unit: bytes) -> None:
     wanted = [BodyTerms(each, end) for each in Canonicalization for end in (None, *range(0, 4_000_000, 500_000))]
     started = time.process_time()
     body_hashes(pieces_of(body, [65_536] * 61), wanted)
-    assert time.process_time() - started < 1.0  # 0.02 to 0.12 s; dkimpy takes minutes for the spaces
+    assert time.process_time() - started < 4.0  # 0.02 to 0.12 s; dkimpy takes minutes for the spaces

@@ -284,7 +284,7 @@ async def test_the_costliest_set_of_records_costs_little() -> None:
     began = time.process_time()
     found = await judged(zone, mail_from="a.b+" * 16 + "@example.com")
     assert found.reason.endswith("Too many DNS lookups")
-    assert time.process_time() - began < 1.0  # a tenth of it on the machine this was written on
+    assert time.process_time() - began < 4.0  # 0.1 s on the machine this was written on
 
 
 @settings(max_examples=150, deadline=None)
