@@ -97,6 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, default=2000, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--processes", type=int, default=1, help="INBOUND_PROCESSES of ours")
     parser.add_argument("--sender", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.sender:
@@ -106,7 +107,7 @@ def main() -> None:
     say("sessions   Postfix p50    p99   inbound p50    p99   (ms; the median of the rounds)")
     with contextlib.ExitStack() as stack:
         dns = stack.enter_context(DnsServer())
-        ours = stack.enter_context(inbound(dns=dns.setting, settings={"MAX_CONNECTIONS_PER_CLIENT": "200"}))
+        ours = stack.enter_context(inbound(dns=dns.setting, settings={"MAX_CONNECTIONS_PER_CLIENT": "200", "PROCESSES": str(asked.processes)}))
         theirs = stack.enter_context(postfix())
         for sessions in SESSIONS:
             figures: dict[str, list[list[float]]] = {theirs.name: [], ours.name: []}
