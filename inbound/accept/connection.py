@@ -103,7 +103,7 @@ class Connection(SMTP):
         transport = self.transport
         if transport is None:
             return
-        if transport.get_write_buffer_size() or self.session.ssl is not None:
+        if self.session.ssl is not None or transport.get_write_buffer_size():  # a TLS transport that the client closed too has no buffer to ask
             self.loop.call_later(LINGER, transport.abort)
         transport.close()
 
@@ -114,7 +114,7 @@ class Connection(SMTP):
     @property
     def is_behind(self) -> bool:
         """Has the client still to take what was written?"""
-        return self.transport is not None and self.transport.get_write_buffer_size() > 0
+        return self.transport is not None and not self.transport.is_closing() and self.transport.get_write_buffer_size() > 0
 
     async def push(self, status: AnyStr) -> None:
         """aiosmtpd's own words: only the 220 of smtp_STARTTLS comes here, and goes out as ours, unless TLS is taken for granted."""

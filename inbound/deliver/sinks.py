@@ -159,7 +159,7 @@ class Sinks:
         sink = self.get(name)
         sink.breaker.circuit = Circuit.OPEN
         sink.breaker.probe_at = self._clock()
-        sink.breaker.last_error = "was failing before the restart"
+        sink.breaker.last_error = "messages waited for it before the restart; one goes first, to see whether it answers"
         sink.down_since = self._clock()
         self._probe(sink)
 

@@ -32,7 +32,8 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
     await running.start()
     yield running
     assert await running.kill(15) == 0
-    assert not [event for event in running.events if event["level"] == "error"]
+    errors = [event for event in running.events if event["level"] == "error"]
+    assert not errors, "\n".join(f"{key}: {value}" for key, value in errors[0].items())
 
 
 async def output(*command: str) -> str:
