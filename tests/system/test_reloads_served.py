@@ -105,7 +105,7 @@ async def test_a_rule_file_that_is_none_changes_nothing_and_is_told_of_once(tmp_
         await serve.until(lambda e: e["event"] == "rules.loaded", after=before)
         told = [e["errors"] for e in serve.events[before:] if e["event"] == "rules.rejected"]
         if become is folder and len(told) == 2:  # no file becomes a folder at once: in between there is none
-            assert "No such file" in told.pop(0)[0]
+            assert "no such file" in told.pop(0)[0]
         assert len(told) == 1, become.__name__
     assert await serve.kill(15) == 0
 
