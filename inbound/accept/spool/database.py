@@ -12,11 +12,10 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from sqlite3 import Connection
 
-from inbound.accept.spool import SpoolError, SpoolFull, SpoolVersion, schema
+from inbound.accept.spool import SpoolError, SpoolFull, SpoolVersion, schema, view
 
-__all__ = ["Connection", "Database", "is_doubtful", "is_refusal", "is_shared", "trouble"]
+__all__ = ["Connection", "Database", "is_doubtful", "is_of_database", "is_refusal", "is_shared", "is_violation", "trouble"]
 
 FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 FULL_CODES = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
@@ -58,6 +57,16 @@ def is_shared(error: BaseException) -> bool:
     return is_doubtful(error) or _primary_code(error) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
+def is_of_database(error: BaseException) -> bool:
+    """Did a statement meet this error, and not what was made ready for it?"""
+    return _primary_code(error) != 0 or isinstance(error, MemoryError)
+
+
+def is_violation(error: BaseException) -> bool:
+    """Did a statement go against a constraint, or was it aborted by a trigger? It has done nothing then."""
+    return _primary_code(error) == sqlite3.SQLITE_CONSTRAINT
+
+
 def is_refusal(error: BaseException) -> bool:
     """Did SQLite refuse a commit with nothing in doubt? On a full disk or a busy file it takes back what it wrote, and no sync failed."""
     return _primary_code(error) in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY}
@@ -65,6 +74,12 @@ def is_refusal(error: BaseException) -> bool:
 
 def _primary_code(error: BaseException) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+class Connection(sqlite3.Connection):
+    """A connection that numbers new entries: a number is not looked for in the file each time."""
+
+    last_number = 0  # of an entry, in the file or on its way there
 
 
 class Database:
@@ -97,6 +112,9 @@ class Database:
                 connection.execute("PRAGMA auto_vacuum = NONE")
             _set_up(connection)
             _migrate(connection, version)
+            for statement in view.STATEMENTS:
+                connection.execute(statement)
+            (connection.last_number,) = connection.execute("SELECT coalesce(max(number), 0) FROM entry").fetchone()
         except BaseException:
             connection.close()
             raise
@@ -136,6 +154,7 @@ class Database:
             isolation_level=None,
             timeout=BUSY_MS / 1000,
             check_same_thread=False,
+            factory=Connection,
         )
 
 

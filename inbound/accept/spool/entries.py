@@ -17,6 +17,7 @@ from inbound.accept.spool.database import Connection
 from inbound.accept.spool.replays import PART, Replay, is_possible, replayed
 from inbound.accept.spool.rows import (
     ENTRY_COLUMNS,
+    INSERTED,
     STEP_COLUMNS,
     UNREADABLE,
     Row,
@@ -34,8 +35,6 @@ IN_ROW = "row"
 IN_BLOB = "blob"
 SMALL = 16_384  # octets of content that are read with their entry: a whole claim of them may be in memory at once
 STROKE_SECONDS = 0.02  # work on many entries lets others have the thread after this long
-
-INSERTED = "id, state, received, due, since, size, content, assessment, revision, envelope"
 
 # see schema: ids are indexed in buckets, and only buckets that hold something are looked into
 BY_ID = f"""
@@ -99,6 +98,7 @@ def insert(connection: Connection, entry: Entry, data: bytes | None) -> int:
     """A new entry, and its number; `data` is its content, None when that lies in a blob file."""
     cursor = connection.execute(f"INSERT INTO entry ({INSERTED}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", new_row(entry, data))  # noqa: S608  # names are ours
     number = cursor.lastrowid or 0
+    connection.last_number = max(number, connection.last_number)
     if data is not None:
         connection.execute("INSERT INTO content (entry, data) VALUES (?, ?)", (number, data))
     return number

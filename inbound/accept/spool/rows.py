@@ -13,6 +13,7 @@ from inbound.compact import encoded_by
 Row = Sequence[Any]
 
 ENTRY_COLUMNS = "id, state, due, since, attempts, size, content, error, sink, assessment, disposition, finished, received, envelope"
+INSERTED = "id, state, received, due, since, size, content, assessment, revision, envelope"
 STEP_COLUMNS = "rule, place, part, digest, attempt, started, milliseconds, outcome, flow, sink, error, detail"
 UNREADABLE = "the record of this message in the spool is damaged"
 

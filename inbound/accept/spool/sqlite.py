@@ -162,8 +162,8 @@ class SqliteSpool:
         insert = Operation(
             lambda connection: entries.insert(connection, entry, data),
             undo=lambda connection, _: entries.drop(connection, [entry.id], active=True),
-            together=together.insert,
-            given=(entry, data),
+            together=together.run,
+            given=together.Reception(entry, data),
         )
         await _wanted(self._owned().submit(insert, committed=committed, failed=failed), give_back)
 
@@ -210,7 +210,7 @@ class SqliteSpool:
         number = self._leases.number(entry_id)
         change = Operation(
             partial(entries.change, entry_id=entry_id, update=update, number=number),
-            together=None if number is None else together.change,
+            together=together.run if number is not None and together.takes(update) else None,
             given=together.Change(entry_id, update, number or 0),
         )
         await self._owned().submit(change, lazy=lazy, committed=committed)

@@ -1,33 +1,38 @@
-"""Receptions and changes that share a transaction, each kind in a few statements: what `entries` does for one, here for many.
+"""Receptions and changes that share a transaction, in one statement: what `entries` does for each, here for all at once.
 
-Around each statement the database's thread gives the interpreter away, and has to wait for the event loop to have it back.
+Around each statement the database's thread gives the interpreter away, and has to wait for the event loop to have it back: that was
+most of the time of a commit. So there is one, and it is the whole transaction.
 """
 
 from __future__ import annotations
 
+import bisect
 import functools
-from collections import Counter
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from inbound.accept.spool import Entry, Update
-from inbound.accept.spool.database import Connection
-from inbound.accept.spool.entries import INSERTED, changed_columns, new_row
-from inbound.accept.spool.rows import STEP_COLUMNS, step_row
+from inbound.accept.spool.database import Connection, is_violation
+from inbound.accept.spool.entries import changed_columns, new_row
+from inbound.accept.spool.rows import step_row
+from inbound.accept.spool.view import CHANGE, CHANGED, ENTRY, IDLE, NOTE, STEP, VALUES
 
-ROWS = 32  # of one statement at most, else 16, 8, 4, 2 or 1: few enough statements for all to be kept prepared
+ROWS = 512  # of one statement at most
+OCTETS = 8 << 20  # of content in one statement at most: they are copied a few times on their way
+SIZES = (2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, ROWS)  # rows of a statement; idle ones fill it up
 
-_INSERT = f"INSERT INTO entry (number, {INSERTED}) VALUES %s"  # noqa: S608  # names are ours
-_INSERT_CONTENT = "INSERT INTO content (entry, data) VALUES %s"
-_DELETE_CONTENT = "DELETE FROM content WHERE entry IN (%s)"
-_APPEND = f"""
-    INSERT INTO step (entry, position, {STEP_COLUMNS})
-    SELECT column1, column2 + (SELECT coalesce(max(position), 0) FROM step WHERE entry = column1),
-           {", ".join(f"column{place}" for place, _ in enumerate(STEP_COLUMNS.split(","), 3))} FROM (VALUES %s)
-"""  # noqa: S608  # names are ours
-_SET = "UPDATE entry SET %s FROM (VALUES %%s) AS new WHERE entry.number = new.column1 AND entry.id = new.column2"
+_PLACES = f"({', '.join('?' * (VALUES + 2))})"
 
-_Rows = Sequence[tuple[Any, ...]]
+_Row = tuple[Any, ...]
+_IDLE_ROW: _Row = (IDLE, 0, *[None] * VALUES)
+
+
+class Reception(NamedTuple):
+    """A new entry; `data` is its content, None when that lies in a blob file."""
+
+    entry: Entry
+    data: bytes | None
 
 
 class Change(NamedTuple):
@@ -38,60 +43,78 @@ class Change(NamedTuple):
     number: int
 
 
-def insert(connection: Connection, given: Sequence[tuple[Entry, bytes | None]]) -> list[int]:
-    """`entries.insert` of each."""
-    (last,) = connection.execute("SELECT coalesce(max(number), 0) FROM entry").fetchone()
-    numbered = list(enumerate(given, last + 1))
-    _execute(connection, _INSERT, [(number, *new_row(*each)) for number, each in numbered])
-    _execute(connection, _INSERT_CONTENT, [(number, data) for number, (_, data) in numbered if data is not None])
-    return [number for number, _ in numbered]
+def run(connection: Connection, given: Sequence[Reception | Change]) -> list[Any] | None:
+    """`entries.insert` or `entries.change` of each, in order, in one statement, which is a transaction of its own if none is open.
 
-
-def change(connection: Connection, given: Sequence[Change]) -> list[bool] | None:
-    """`entries.change` of each; None where that has to take a look at each: one is gone, changed twice, counted in a tally, or loses its steps."""
-    if len({each.number for each in given}) < len(given) or any(each.update.clear_steps or each.update.judged for each in given):
+    None, and nothing is done, where that needs more than a statement: there is too much, one is gone, or one changes what is seldom changed.
+    Raises sqlite3.Error.
+    """
+    if len(given) > ROWS or sum(len(each.data) for each in given if isinstance(each, Reception) and each.data is not None) > OCTETS:
         return None
-    alike: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
+    rows: list[_Row] = []
+    number = connection.last_number
     for each in given:
-        columns = changed_columns(each.update)
-        alike.setdefault(tuple(columns), []).append((each.number, each.entry_id, *columns.values()))
-    for names, rows in alike.items():
-        if not names or _execute(connection, _setting(names), rows) < len(rows):
+        if isinstance(each, Reception):
+            number += 1
+            rows.append((ENTRY, number, *new_row(each.entry, each.data), each.data, None, None))
+            continue
+        changed = _rows_of(each)
+        if changed is None:
             return None
-    _append_steps(connection, given)
-    dropped = [(each.number,) for each in given if each.update.drop_content]
-    some_had_no_row = _execute(connection, _DELETE_CONTENT, dropped) < len(dropped)
-    return [each.update.drop_content and some_had_no_row for each in given]
+        rows += changed
+    if len(rows) > ROWS:
+        return None
+    before, size = connection.total_changes, _size(len(rows))
+    try:
+        connection.execute(_statement(size), _values(rows, size))
+    except Exception as error:
+        if is_violation(error):
+            return None
+        raise
+    some_had_no_row = connection.total_changes - before < sum(map(_changes, rows))
+    numbers = itertools.count(connection.last_number + 1)
+    connection.last_number = number
+    return [next(numbers) if isinstance(each, Reception) else each.update.drop_content and some_had_no_row for each in given]
 
 
-def _append_steps(connection: Connection, given: Sequence[Change]) -> None:
-    count: Counter[int] = Counter()
-    rows = []
-    for each in given:
-        for record in each.update.steps:
-            count[each.number] += 1
-            rows.append((each.number, count[each.number], *step_row(record)))
-    _execute(connection, _APPEND, rows)
+def takes(update: Update) -> bool:
+    """May this be done together with others? Not what is counted in a tally, or loses its steps."""
+    return not update.clear_steps and update.judged is None
 
 
-@functools.lru_cache(maxsize=64)
-def _setting(names: tuple[str, ...]) -> str:
-    return _SET % ", ".join(f"{name} = new.column{place}" for place, name in enumerate(names, 3))
+def _rows_of(change: Change) -> list[_Row] | None:
+    update = change.update
+    columns = changed_columns(update)
+    values = [columns.get(name) for name in CHANGED]
+    if "state" in columns and "envelope" not in columns and all(value == value for value in values):  # noqa: PLR0124  # SQLite takes NaN for NULL
+        row = (CHANGE, change.number, change.entry_id, *values, None, None, None)
+    elif columns.keys() <= {"assessment"}:
+        row = (NOTE, change.number, change.entry_id, columns.get("assessment"), *[None] * (VALUES - 2))
+    else:
+        return None
+    return [row, *((STEP, change.number, *step_row(record), None) for record in update.steps)]
 
 
-def _execute(connection: Connection, statement: str, rows: _Rows) -> int:
-    """Carry out a statement for rows of values, in parts; how many rows of the table that concerned."""
-    concerned, start = 0, 0
-    while start < len(rows):
-        size = min(ROWS, 1 << (len(rows) - start).bit_length() - 1)
-        part = rows[start : start + size]
-        values = [value for row in part for value in row]
-        concerned += connection.execute(_for(statement, size, len(part[0])), values).rowcount
-        start += size
-    return concerned
+def _changes(row: _Row) -> int:
+    """How many rows of tables a row writes, or deletes when it drops content that has one."""
+    kind = row[0]
+    if kind == ENTRY:
+        return 1 if row[12] is None else 2
+    if kind == CHANGE:
+        return 2 if row[11] == "" else 1
+    return 0 if kind == NOTE and row[3] is None else 1
 
 
-@functools.lru_cache(maxsize=256)
-def _for(statement: str, rows: int, values: int) -> str:
-    row = f"({', '.join('?' * values)})" if values > 1 else "?"
-    return statement % ", ".join([row] * rows)
+def _size(rows: int) -> int:
+    return SIZES[bisect.bisect_left(SIZES, rows)]
+
+
+@functools.cache
+def _statement(rows: int) -> str:
+    return f"INSERT INTO together VALUES {', '.join([_PLACES] * rows)}"  # noqa: S608  # nothing but places
+
+
+def _values(rows: list[_Row], size: int) -> list[Any]:
+    values = list(itertools.chain.from_iterable(rows))
+    values += _IDLE_ROW * (size - len(rows))
+    return values

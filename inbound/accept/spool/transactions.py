@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from inbound.accept.spool import SpoolError
-from inbound.accept.spool.database import Connection, is_doubtful, is_refusal, is_shared, trouble
+from inbound.accept.spool.database import Connection, is_doubtful, is_of_database, is_refusal, is_shared, trouble
 
 Work = Callable[[Connection], Any]
 Together = Callable[[Connection, Sequence[Any]], Sequence[Any] | None]
-"""Does at once what several operations of one kind do, and gives their results in order; None: each is to be done by itself, as if nothing
-had been done yet."""
+"""Does in one statement what several operations do, and gives their results in order; None: that cannot be, and nothing has been done."""
 
 
 class Operation:
@@ -24,7 +23,7 @@ class Operation:
 
     `undo`, given the result (None when the work never ended), takes out of the file again what a transaction may have left there
     although it was reported as failed. Of operations that stand together, those with the same `together` are done at once: it is told the
-    `given` of each.
+    `given` of each. Where they are all that is to be done, its statement is the transaction.
     """
 
     __slots__ = ("given", "result", "together", "undo", "work", "writes")
@@ -69,17 +68,30 @@ def _groups(operations: Sequence[Operation]) -> Iterator[list[Operation]]:
 
 
 def _run_group(connection: Connection, group: Sequence[Operation]) -> list[Any]:
+    """The outcomes of what may be done together; what stands in the way of that is found by halves."""
+    if len(group) == 1:
+        return [group[0].run(connection)]
+    outcomes = _at_once(connection, group)
+    if outcomes is None:
+        half = len(group) // 2
+        outcomes = _run_group(connection, group[:half]) + _run_group(connection, group[half:])
+    return outcomes
+
+
+def _at_once(connection: Connection, group: Sequence[Operation]) -> list[Any] | None:
     together = group[0].together
-    if together is not None and len(group) > 1:
-        try:
-            results = together(connection, [operation.given for operation in group])
-        except Exception as error:
-            raise error if is_shared(error) else _OneFailedError from error
-        if results is not None:
-            for operation, result in zip(group, results, strict=True):
-                operation.result = result
-            return list(results)
-    return [operation.run(connection) for operation in group]
+    if together is None:
+        return None
+    try:
+        results = together(connection, [operation.given for operation in group])
+    except Exception as error:
+        nothing_done = not is_of_database(error) or (is_refusal(error) and not is_shared(error))  # of them less may fit on the disk
+        raise _OneFailedError if nothing_done else error from error
+    if results is None:
+        return None
+    for operation, result in zip(group, results, strict=True):
+        operation.result = result
+    return list(results)
 
 
 class _OneFailedError(Exception):
@@ -120,9 +132,14 @@ class Transactions:
 
     def _transact(self, operations: Sequence[Operation]) -> list[Any]:
         connection = self._connected()
-        writes = any(operation.writes for operation in operations)
-        committing = False
+        committing = all(operation.together is operations[0].together for operation in operations)
         try:
+            outcomes = _at_once(connection, operations) if committing else None
+            if outcomes is not None:
+                self.count += 1
+                return outcomes
+            committing = False
+            writes = any(operation.writes for operation in operations)
             if writes:
                 connection.execute("BEGIN IMMEDIATE")
             outcomes = _run(connection, operations)
@@ -130,7 +147,7 @@ class Transactions:
                 committing = True
                 connection.execute("COMMIT")
         except Exception as error:
-            doubtful = is_doubtful(error) or (committing and not is_refusal(error))
+            doubtful = is_doubtful(error) or (committing and not isinstance(error, _OneFailedError) and not is_refusal(error))
             if not _rolled_back(connection) or doubtful:
                 self._doubtful += operations
                 self.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import threading
 from dataclasses import fields
 from functools import partial
@@ -14,7 +15,7 @@ import pytest
 from letters import Clock, deferred, done, drafted, envelope, octets, put, read, step
 from spools import THRESHOLD
 
-from inbound.accept.spool import Outcome, Query, SpoolError, State, StepRecord, Update, entries
+from inbound.accept.spool import Outcome, Query, SpoolError, State, StepRecord, Update, database, entries, together
 from inbound.accept.spool.folder import SpoolFolder
 from inbound.accept.spool.leases import Leases
 from inbound.accept.spool.sqlite import SqliteSpool
@@ -38,6 +39,24 @@ async def test_what_arrives_while_the_database_is_busy_shares_the_next_commit(di
     gate.set()
     await asyncio.gather(blocked, *puts)
     assert disk.commits - before == 1
+
+
+async def test_a_commit_of_messages_taken_and_done_is_one_statement(disk: SqliteSpool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After each statement the database's thread waits for the event loop: a dozen of them took ten times what the disk did."""
+    executed: list[str] = []
+
+    class Counted(database.Connection):
+        def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+            executed.append(sql)
+            return super().execute(sql, *parameters)
+
+    monkeypatch.setattr(database, "Connection", Counted)
+    await disk.stop()
+    await disk.start()
+    entries = await asyncio.gather(*(put(disk) for _ in range(20)))
+    executed.clear()
+    await asyncio.gather(*(disk.update(entry.id, done(NOW, steps=[step()])) for entry in entries), *(put(disk) for _ in range(20)))
+    assert [sql[:20] for sql in executed] == ["INSERT INTO together"]
 
 
 async def test_lazy_updates_and_the_put_that_takes_them_along_are_one_commit(disk: SqliteSpool) -> None:
@@ -103,14 +122,14 @@ async def test_a_put_cancelled_in_its_commit_is_carried_out_and_free_for_a_claim
     disk: SqliteSpool, clock: Clock, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entered, gate = threading.Event(), threading.Event()
-    insert = entries.insert
+    run = together.run
 
-    def slow(*arguments: Any) -> int:
+    def slow(*arguments: Any) -> Any:
         entered.set()
         gate.wait(10)
-        return insert(*arguments)
+        return run(*arguments)
 
-    monkeypatch.setattr(entries, "insert", slow)
+    monkeypatch.setattr(together, "run", slow)
     message = envelope()
     draft = await drafted(disk, message.message_id, octets(size))
     task = asyncio.ensure_future(disk.put(message, draft))
@@ -321,6 +340,6 @@ async def test_one_that_is_gone_does_not_fail_those_it_is_done_together_with(dis
 
 
 def test_a_change_made_together_with_others_leaves_out_nothing_that_an_update_may_hold() -> None:
-    """A new field of Update has to be thought of in `together.change` too."""
+    """A new field of Update has to be thought of in `together.takes` and `view.CHANGED` too."""
     columns = {"state", "due", "attempts", "error", "sink", "assessment", "disposition", "finished", "envelope"}
     assert {each.name for each in fields(Update)} == columns | {"steps", "drop_content"} | {"clear_steps", "judged"}

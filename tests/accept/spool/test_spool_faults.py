@@ -19,7 +19,7 @@ from needs import missing, needs
 from spools import THRESHOLD
 from test_spool_crash import ENVIRONMENT
 
-from inbound.accept.spool import Query, SpoolError, SpoolFull, State, database, entries
+from inbound.accept.spool import Query, SpoolError, SpoolFull, State, Update, database, entries, together
 from inbound.accept.spool.sqlite import SqliteSpool
 
 NOW = 1_700_000_000.0
@@ -45,7 +45,9 @@ class Disk:
     def fail(self, statement: str, times: int = 1, *, code: int = sqlite3.SQLITE_IOERR_FSYNC, takes_effect: bool = False) -> None:
         self.statement, self.times, self.code, self.takes_effect = statement, times, code, takes_effect
 
-    def strikes(self, statement: str) -> bool:
+    def strikes(self, statement: str, *, alone: bool) -> bool:
+        if alone and statement.startswith("INSERT INTO together"):
+            statement = "COMMIT"  # of the transaction that this statement is
         if not self.times or not statement.startswith(self.statement):
             return False
         self.times -= 1
@@ -56,9 +58,9 @@ class Disk:
 def trouble(monkeypatch: pytest.MonkeyPatch) -> Disk:
     ordered = Disk()
 
-    class Connection(sqlite3.Connection):
+    class Connection(database.Connection):
         def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
-            if not ordered.strikes(sql):
+            if not ordered.strikes(sql, alone=not self.in_transaction):
                 return super().execute(sql, *parameters)
             if ordered.takes_effect:
                 super().execute(sql, *parameters)
@@ -68,7 +70,7 @@ def trouble(monkeypatch: pytest.MonkeyPatch) -> Disk:
 
     def connected(*arguments: Any, **options: Any) -> sqlite3.Connection:
         ordered.opened += 1
-        return connect(*arguments, factory=Connection, **options)
+        return connect(*arguments, **options | {"factory": Connection})
 
     monkeypatch.setattr(database.sqlite3, "connect", connected)
     return ordered
@@ -160,7 +162,7 @@ class TestDatabase:
         with monkeypatch.context() as patched:
             patched.setattr(entries, "change", lambda *_, **__: trouble.fail("ROLLBACK") or 1 / 0)
             with pytest.raises(SpoolError):
-                await hurt.update(entry.id, done(NOW))
+                await hurt.update(entry.id, Update(attempts=3))
         assert await hurt.get(entry.id) == entry
         assert trouble.opened > opened
 
@@ -260,7 +262,7 @@ class TestDatabase:
             raise MemoryError
 
         with monkeypatch.context() as patched:
-            patched.setattr(entries, "insert", exhausted)
+            patched.setattr(together, "new_row", exhausted)
             with pytest.raises(SpoolError):
                 await put(hurt)
         await put(hurt)
