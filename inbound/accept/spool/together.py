@@ -19,7 +19,7 @@ from inbound.accept.spool.rows import step_row
 from inbound.accept.spool.view import CHANGE, CHANGED, ENTRY, IDLE, NOTE, STEP, VALUES
 
 ROWS = 512  # of one statement at most
-OCTETS = 8 << 20  # of content in one statement at most: they are copied a few times on their way
+OCTETS = 1 << 20  # of content in one statement at most: the prepared statement of each size keeps those it was given last
 SIZES = (2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, ROWS)  # rows of a statement; idle ones fill it up
 
 _PLACES = f"({', '.join('?' * (VALUES + 2))})"

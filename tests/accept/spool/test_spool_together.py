@@ -16,6 +16,7 @@ from letters import envelope, step
 
 from inbound.accept.spool import Entry, Judged, State, Update, entries, together
 from inbound.accept.spool.database import Connection, Database
+from inbound.accept.spool.sqlite import BLOB_THRESHOLD
 from inbound.accept.spool.transactions import Operation, Transactions
 
 NAMES = [f"m{n}" for n in range(6)]
@@ -164,3 +165,9 @@ def test_what_shares_a_statement_has_the_effect_of_each_by_itself(given: list[li
     finally:
         twins.close()
         shutil.rmtree(folder)
+
+
+def test_what_prepared_statements_keep_of_contents_is_no_more_than_one_spool_may_hold() -> None:
+    """Python's sqlite3 clears no bindings: the statement of each size holds the contents it was given last until it is used again."""
+    kept = sum(min(together.OCTETS, size * BLOB_THRESHOLD) for size in together.SIZES)
+    assert kept <= 16 << 20
