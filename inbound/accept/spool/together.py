@@ -49,7 +49,7 @@ def run(connection: Connection, given: Sequence[Reception | Change]) -> list[Any
     None, and nothing is done, where that needs more than a statement: there is too much, one is gone, or one changes what is seldom changed.
     Raises sqlite3.Error.
     """
-    if len(given) > ROWS or sum(len(each.data) for each in given if isinstance(each, Reception) and each.data is not None) > OCTETS:
+    if not _fits(given):
         return None
     rows: list[_Row] = []
     number = connection.last_number
@@ -62,8 +62,6 @@ def run(connection: Connection, given: Sequence[Reception | Change]) -> list[Any
         if changed is None:
             return None
         rows += changed
-    if len(rows) > ROWS:
-        return None
     before, size = connection.total_changes, _size(len(rows))
     try:
         connection.execute(_statement(size), _values(rows, size))
@@ -75,6 +73,16 @@ def run(connection: Connection, given: Sequence[Reception | Change]) -> list[Any
     numbers = itertools.count(connection.last_number + 1)
     connection.last_number = number
     return [next(numbers) if isinstance(each, Reception) else each.update.drop_content and some_had_no_row for each in given]
+
+
+def _fits(given: Sequence[Reception | Change]) -> bool:
+    rows = octets = 0
+    for each in given:
+        if isinstance(each, Reception):
+            rows, octets = rows + 1, octets + len(each.data or b"")
+        else:
+            rows += 1 + len(each.update.steps)
+    return rows <= ROWS and octets <= OCTETS
 
 
 def takes(update: Update) -> bool:

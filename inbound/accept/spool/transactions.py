@@ -132,7 +132,7 @@ class Transactions:
 
     def _transact(self, operations: Sequence[Operation]) -> list[Any]:
         connection = self._connected()
-        committing = all(operation.together is operations[0].together for operation in operations)
+        committing = all(operation.together is operations[0].together for operation in operations)  # one statement is a transaction of its own
         try:
             outcomes = _at_once(connection, operations) if committing else None
             if outcomes is not None:
