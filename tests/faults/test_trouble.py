@@ -214,17 +214,24 @@ async def test_no_file_descriptors_is_a_451_and_heals(tmp_path: Path) -> None:
 
 
 async def test_no_memory_is_never_final_and_heals(tmp_path: Path) -> None:
-    async with troubled(tmp_path) as case:
+    async with troubled(tmp_path, retry_min="0.1", retry_max="0.2") as case:
         before = resource.prlimit(case.pid, resource.RLIMIT_AS)
         resource.prlimit(case.pid, resource.RLIMIT_AS, (case.address_space() + 65_536, before[1]))
         stop = asyncio.Event()
-        clients = [asyncio.create_task(case.ledger.load(case.serve.port, stop, (200_000,))) for _ in range(30)]
-        await asyncio.wait(clients, timeout=3)
+        clients = [asyncio.create_task(case.ledger.load(case.serve.port, stop, (250_000,))) for _ in range(60)]
+
+        def is_short() -> bool:
+            return bool(case.ledger.refused) or any(client.done() for client in clients) or any(e["level"] == "error" for e in case.serve.events)
+
+        for _ in range(10):  # how much the heap has to spare differs from one start to the next
+            await asyncio.wait(clients, timeout=3)
+            if is_short():
+                break
+        assert is_short(), "memory was not short"
         stop.set()
         await asyncio.gather(*clients)
         resource.prlimit(case.pid, resource.RLIMIT_AS, before)
         assert all(reply[0] == "4" for reply in case.ledger.refused), case.ledger.refused
-        assert case.ledger.refused or any(e["level"] == "error" for e in case.serve.events), "memory was not short"
 
 
 async def test_a_locked_database_is_a_451_for_as_long_as_it_is(tmp_path: Path) -> None:
