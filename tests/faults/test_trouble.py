@@ -203,7 +203,7 @@ async def test_no_start_on_a_read_only_folder_and_none_of_what_waits_is_lost(tmp
 async def test_no_file_descriptors_is_a_451_and_heals(tmp_path: Path) -> None:
     async with troubled(tmp_path) as case, case.session() as (reader, writer):
         before = resource.prlimit(case.pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(case.pid, resource.RLIMIT_NOFILE, (case.descriptors(), before[1]))
+        resource.prlimit(case.pid, resource.RLIMIT_NOFILE, (case.descriptors() - 8, before[1]))  # the highest may be open for this moment only
         for _ in range(3):
             assert (await case.ledger.one(reader, writer, LARGE[0])).startswith("451 4.3.0 ")
         assert (await case.ledger.one(reader, writer, SIZES[0])).startswith("250 "), "what needs no descriptor is taken"
