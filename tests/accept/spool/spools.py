@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 from letters import Clock
@@ -13,6 +14,12 @@ from inbound.accept.spool.memory import MemorySpool
 from inbound.accept.spool.sqlite import SqliteSpool
 
 THRESHOLD = 20_000  # small, so that tests reach blob files quickly
+
+
+def _copy(source: str, target: str) -> None:
+    """Copy a file, if it is still there: the spool may remove one while its folder is copied."""
+    with suppress(FileNotFoundError):
+        shutil.copy2(source, target)
 
 
 class Kept:
@@ -49,7 +56,7 @@ class Kept:
             self._opened.append(successor)
             return successor
         image = self._folder.with_name(self._folder.name + "+")
-        shutil.copytree(self._folder, image, ignore=shutil.ignore_patterns("*-shm", "lock"))
+        shutil.copytree(self._folder, image, ignore=shutil.ignore_patterns("*-shm", "lock"), copy_function=_copy)
         self._folder = image
         return await self.open()
 

@@ -385,6 +385,10 @@ async def main():
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, 4096))
     for size in (1000, 18_000, 300_000):
         outcome = await attempt(spool, size)
+        while MODE == "strace" and isinstance(outcome, SpoolError):  # it counts calls by thread: one that is new still fails
+            failed.append(outcome)
+            assert len(failed) < 60, failed
+            outcome = await attempt(spool, size)
         assert not isinstance(outcome, SpoolError), outcome
         kept[outcome] = size
     for again in range(2):
