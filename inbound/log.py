@@ -35,6 +35,7 @@ class Event(StrEnum):
     SERVICE_DRAINING = "service.draining"
     SERVICE_STOPPED = "service.stopped"
     SERVICE_WARNING = "service.warning"
+    SERVICE_FAILED = "service.failed"
     RULES_LOADED = "rules.loaded"
     RULES_REJECTED = "rules.rejected"
     SESSION_REFUSED = "session.refused"

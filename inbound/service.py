@@ -49,7 +49,9 @@ from inbound.deliver.vigil import Vigil
 from inbound.deliver.work import Identity
 from inbound.deliver.worker import Terms, Worker
 from inbound.log import Event, Log
+from inbound.memory import Reserve
 from inbound.metrics import Metrics
+from inbound.mishap import handler, keep_going
 from inbound.settings import Settings, SettingsError, SmtpAddress
 
 SWEEP = 60.0  # seconds between looks for traces whose time is over
@@ -91,11 +93,13 @@ class Service:
             raise SettingsError("systemd passes a socket named smtps, which needs a certificate: set INBOUND_TLS_CERT and INBOUND_TLS_KEY")
         self.certificate = certificate(settings, log)
         self.metrics = Metrics()
+        self.memory = Reserve()
         self.spool: Spool = SqliteSpool(spool or settings.spool, metrics=self.metrics)
         self.aws: Aws = aws or AwsClient(access)
         hook = settings.alert_hook.get_secret_value() if settings.alert_hook else None
         self.alerts = Alerts(channels(self.aws, settings.alert_topic, hook), log, host=settings.hostname, metrics=self.metrics)
-        self.pressure = Pressure(self.spool, settings.data, bounds(settings), log, metrics=self.metrics, tell=self.alerts.tell)
+        self.pressure = Pressure(self.spool, settings.data, bounds(settings), log, metrics=self.metrics, tell=self.alerts.tell,
+                                 memory=self.memory)
         self.trial = trial
         self.assessor = assessor(settings, log, guard=self._scanner, trial=trial)
         self.blocklists = blocklists(settings, log)
@@ -106,7 +110,8 @@ class Service:
         self.shadow = Shadow(self.spool, state_file(settings.data), log, stop_scope=StopScope(settings.stop_scope), clock=time.time,
                              certain=certain(settings), tells=tells)
         self.worker = Worker(self.spool, self.aws, terms(settings), log, assess=trial.assessor(self.assessor) if trial else self.assessor,
-                             bounces=self.bounces, metrics=self.metrics, tell=self.alerts.tell, shadow=self.shadow)
+                             bounces=self.bounces, metrics=self.metrics, tell=self.alerts.tell, shadow=self.shadow,
+                             note=self.memory.note)
         self.rules = RuleBook(settings.rules, on_load=self._adopt, on_error=self._rejected, tls=self.certificate is not None or not production,
                               smarthost=self.bounces is not None, source=source)
         self.intake = SpoolIntake(self.spool, self.worker, lambda: self.rules.current.rule_set, log, pressure=self.pressure,
@@ -115,7 +120,8 @@ class Service:
         self.listener = Listener(self.intake, log, hostname=settings.hostname, limits=limits(settings), trust=trust(settings, production=production),
                                  tls=self.certificate, smtputf8=settings.smtputf8, reverse_name=self.assessor.reverse_name,
                                  listed=self.blocklists.listed if self.blocklists else None, quotas=quotas(settings),
-                                 metrics=self.metrics)
+                                 metrics=self.metrics, memory=self.memory)
+        self.memory.on_short = (self.listener.relieve, self.pressure.short)
         self.standing = Standing(self.spool, self.worker.sinks, self.pressure, self.metrics, is_serving=lambda: self.ready,
                                  has_rules=lambda: self.rules.current.rule_set.name is not None, sessions=lambda: self.listener.sessions,
                                  expires=self._expires, clock=time.time)
@@ -132,6 +138,7 @@ class Service:
 
         On a full disk it waits for space: who would start it again and again may give up before there is any.
         """
+        asyncio.get_running_loop().set_exception_handler(handler(self.log, self.memory.note))
         await self.rules.read()
         sockets, secure = self._bind()
         try:
@@ -156,12 +163,12 @@ class Service:
         await self.shadow.look()
         await self.worker.start()
         await self.listener.open(sockets, secure)
-        watches = (self._sweep(), self.pressure.watch(), self.vigil.watch(), self.alerts.run(), self.shadow.watch())
-        self._tasks = [asyncio.create_task(watch) for watch in watches]
+        watches = [self._sweep, self.pressure.watch, self.vigil.watch, self.alerts.run, self.shadow.watch]
         if self._source is None:
-            self._tasks.append(asyncio.create_task(self.rules.watch()))
+            watches.append(self.rules.watch)
         if self.certificate is not None:
-            self._tasks.append(asyncio.create_task(self.certificate.watch()))
+            watches.append(self.certificate.watch)
+        self._tasks = [asyncio.create_task(keep_going(watch, self.log, self.memory.note)) for watch in watches]
         self.ready = True
         self.log.info(Event.SERVICE_STARTED, smtp=[str(a) for a in self.addresses], http=str(self.http), hostname=self.settings.hostname,
                       rules=str(self.settings.rules), revision=self.rules.current.rule_set.revision, data=str(self.settings.data))

@@ -15,10 +15,11 @@ from inbound.accept import policy, reply
 from inbound.accept.envelope import Envelope, Peer
 from inbound.accept.policy import Limits, Pinned, Trust
 from inbound.accept.quotas import Quotas
-from inbound.accept.reply import Reply, ReplyError
+from inbound.accept.reply import Reply, ReplyError, TemporaryFailure
 from inbound.accept.session import Session
-from inbound.accept.spool import Draft, SpoolError, SpoolFull
+from inbound.accept.spool import Draft, SpoolError, SpoolFull, SpoolShort
 from inbound.log import Event, Log
+from inbound.memory import Reserve
 from inbound.metrics import CONNECTIONS, REFUSED, Metrics
 
 NAME_SECONDS = 2.0  # from the beginning of a session, for the client's reverse name to be found
@@ -67,7 +68,8 @@ class Listener:
 
     def __init__(self, intake: Intake, log: Log, *, hostname: str, limits: Limits, trust: Trust | None = None, tls: TlsOffer | None = None,
                  smtputf8: bool = False, reverse_name: Callable[[str], Awaitable[str]] | None = None, metrics: Metrics | None = None,
-                 listed: Callable[[str], Awaitable[tuple[str, str] | None]] | None = None, quotas: Quotas | None = None) -> None:
+                 listed: Callable[[str], Awaitable[tuple[str, str] | None]] | None = None, quotas: Quotas | None = None,
+                 memory: Reserve | None = None) -> None:
         self.intake = intake
         self.log = log
         self.limits = limits
@@ -76,6 +78,7 @@ class Listener:
         self.tls = tls
         self.smtputf8 = smtputf8
         self.quotas = quotas or Quotas(limits)
+        self._memory = memory or Reserve(0)
         self._reverse_name = reverse_name
         self._metrics = metrics or Metrics()
         self._listed = listed
@@ -115,6 +118,12 @@ class Listener:
             session.refuse(reply.SHUTTING_DOWN, "")
             if session.transport is not None:
                 session.transport.abort()
+
+    def relieve(self) -> None:
+        """Memory is short: let go of all content that is still coming."""
+        for session in self._sessions:
+            if session.transaction is not None and session.transaction.reception is not None:
+                session.transaction.reception.give_up(TemporaryFailure(reply.NO_MEMORY))
 
     @property
     def sessions(self) -> int:
@@ -190,6 +199,8 @@ class Listener:
         """The refusal of a session that just began, or None."""
         if self._draining:
             return reply.SHUTTING_DOWN
+        if self._memory.is_short:
+            return reply.TOO_BUSY
         connections, of_client = session.rank
         return policy.connection(session.peer.address, self.intake.pin(), self.limits, connections=connections, of_client=of_client)
 
@@ -208,6 +219,10 @@ class Listener:
 
     def trouble(self, session: Session, command: str, error: Exception) -> ReplyError:
         """The temporary failure that our own trouble is to the client; logged with its cause."""
+        if isinstance(error, MemoryError | SpoolShort):
+            self._memory.spend()
+            self.log.error(Event.SESSION_FAILED, client=session.peer.address, command=command, error="out of memory")
+            return TemporaryFailure(reply.NO_MEMORY)
         if isinstance(error, SpoolError):
             self.log.error(Event.SPOOL_FAILED, client=session.peer.address, error=str(error))
             return ReplyError(reply.SPOOL_FULL if isinstance(error, SpoolFull) else reply.SPOOL_FAILED)

@@ -30,6 +30,7 @@ class Reception:
         self.told = False  # has the client heard of the trouble?
         self.size = 0  # octets that were kept
         self._draft = draft
+        self._is_whole = False  # has it been judged?
         self._session = session
         self._limits = session.listener.limits
         self._bound = 2 * self._limits.message_size + SKIP_LIMIT  # what is sent beyond this has no end
@@ -74,6 +75,7 @@ class Reception:
 
     def judge(self) -> Draft:
         """The draft of content that came whole, and is worth keeping. Raises ReplyError."""
+        self._is_whole = True
         if self.trouble is not None:
             raise self.trouble
         if self._draft is None:
@@ -82,6 +84,12 @@ class Reception:
         if refusal is not None:
             raise Refusal(refusal)
         return self._draft
+
+    def give_up(self, trouble: ReplyError) -> None:
+        """Keep nothing of content that is still coming: its memory is wanted. The client hears of it when all has come."""
+        if self.trouble is None and self._draft is not None and not self._is_whole:
+            self.trouble = trouble
+            self._draft.forget()
 
     async def discard(self) -> None:
         """Forget what has come. Harmless after the draft was put."""

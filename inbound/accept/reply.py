@@ -63,6 +63,7 @@ HELP = Reply(214, "2.0.0", "See RFC 5321. Commands: EHLO HELO MAIL RCPT DATA BDA
 
 PROXY_EXPECTED = Reply(421, "4.3.5", "Expected a PROXY header from your address, closing the connection", "no proxy header")
 SHUTTING_DOWN = Reply(421, "4.3.2", "Service shutting down, try again later", "shutdown")
+TOO_BUSY = Reply(421, "4.3.2", "Too busy, try again later", "memory")
 TOO_MANY_CONNECTIONS = Reply(421, "4.7.0", "Too many connections, try again later", "connections")
 TOO_MANY_FROM_CLIENT = Reply(421, "4.7.0", "Too many connections from your address", "client connections")
 TOO_MANY_MESSAGES = Reply(421, "4.7.0", "Too many messages on one connection, open another", "messages")
@@ -74,6 +75,7 @@ INTERNAL = Reply(451, "4.3.0", "Temporary trouble here, try again later", "inter
 SPOOL_FAILED = Reply(451, "4.3.0", "Could not store the message, try again later", "spool")
 SPOOL_FULL = Reply(452, "4.3.1", "Insufficient storage, try again later", "disk full")
 SPOOL_OVER = Reply(452, "4.3.1", "Insufficient storage, try again later", "spool size")
+NO_MEMORY = Reply(452, "4.3.1", "Insufficient storage, try again later", "memory")
 BACKLOG = Reply(451, "4.3.2", "Mail is held up here, try again later", "backlog")
 TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients, send the rest in another transaction", "recipients")
 CLIENT_QUOTA = Reply(450, "4.7.1", "Too many messages from your address in this time, try again later", "client quota")

@@ -19,6 +19,7 @@ from typing import Protocol
 from inbound.deliver.sinks import set_within
 from inbound.log import Event, Log
 from inbound.metrics import ALERTS, Metrics
+from inbound.mishap import keep_going
 
 GATHER = 1.0  # seconds that the first of a kind waits for company
 PAUSE = 300.0  # seconds between two alerts of a kind
@@ -228,6 +229,7 @@ class Alerts:
 
     def __init__(self, channels: Sequence[Channel], log: Log, *, host: str, metrics: Metrics | None = None, pause: float = PAUSE,
                  clock: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._log = log
         numbers = metrics or Metrics()
         self._open: set[tuple[Kind, str]] = set()  # what was told and is not over
         self._outlets = [Outlet(channel, host, log, numbers, pause=pause, clock=clock, monotonic=monotonic) for channel in channels]
@@ -247,7 +249,7 @@ class Alerts:
 
     async def run(self) -> None:
         """Tell what is due, until cancelled."""
-        await asyncio.gather(*(outlet.run() for outlet in self._outlets))
+        await asyncio.gather(*(keep_going(outlet.run, self._log) for outlet in self._outlets))
 
     async def flush(self, seconds: float) -> None:
         """At the end: try once to tell what is left."""

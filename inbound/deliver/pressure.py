@@ -15,9 +15,10 @@ from pathlib import Path
 
 from inbound.accept import reply
 from inbound.accept.reply import Reply
-from inbound.accept.spool import Load, Spool, SpoolError
+from inbound.accept.spool import Load, Spool, SpoolError, SpoolShort
 from inbound.deliver.alerts import Kind, Tell, untold
 from inbound.log import Event, Log
+from inbound.memory import Reserve
 from inbound.metrics import DISK_FREE, DISK_RESERVE, OLDEST, PRESSURE, SPOOL_BYTES, SPOOL_FAILURES, SPOOL_TROUBLE, Metrics
 
 LOOK = 1.0  # seconds between looks
@@ -27,6 +28,9 @@ MESSAGES = 1.5  # free space, in messages of the largest size, as Postfix wants 
 EARLY = 2  # reserves that are to be free while the content of finished messages is kept
 WRITING = "writing"  # the trouble of a spool that cannot keep anything, among others of its kind
 FLOOR = 64 << 20  # and no less than this: SQLite's log and the pages that it goes into need room
+
+NO_MEMORY = (reply.NO_MEMORY, "memory ran out; what was held in reserve is given up, and mail is taken when it can be had again")
+REFUSALS = (reply.NO_MEMORY, reply.SPOOL_FULL, reply.SPOOL_OVER, reply.BACKLOG)
 
 
 def reserve(message_size: int) -> int:
@@ -53,7 +57,7 @@ class Pressure:
     """How it stands. `refusal` is what MAIL is answered with, or None; `trouble` why the spool cannot keep anything, or empty."""
 
     def __init__(self, spool: Spool, folder: Path, bounds: Bounds, log: Log, *, metrics: Metrics | None = None, tell: Tell = untold,
-                 free: Callable[[Path], int] = free_octets, clock: Callable[[], float] = time.time) -> None:
+                 memory: Reserve | None = None, free: Callable[[Path], int] = free_octets, clock: Callable[[], float] = time.time) -> None:
         self.refusal: Reply | None = None
         self.why = ""
         self.trouble = ""
@@ -63,6 +67,7 @@ class Pressure:
         self._log = log
         self._metrics = metrics or Metrics()
         self._tell = tell
+        self._memory = memory or Reserve(0)
         self._free = free
         self._clock = clock
         self._of_spool: tuple[Reply, str] | None = None  # what the spool's last answer came to
@@ -83,13 +88,15 @@ class Pressure:
         `spare` a spool that took long to answer the last time.
         """
         loop = asyncio.get_running_loop()
+        if self._memory.is_short:
+            self._memory.renew()
         try:
             free = await self._free_space()
             if not spare or loop.time() >= self._ask_at:
                 began = loop.time()
                 self._of_spool = await self._spooled(free)
                 self._ask_at = loop.time() + min(PAUSE, SHARE * (loop.time() - began))
-            found = self._space(free)
+            found = NO_MEMORY if self._memory.is_short else self._space(free)
             self._turn(*(found or self._of_spool or (None, "")))
             if self.trouble:  # no sender may come to find out that it is over, once a load balancer keeps them away
                 await self._spool.probe()
@@ -106,7 +113,13 @@ class Pressure:
     def failed(self, error: SpoolError) -> None:
         """A message could not be kept: until a look finds that one could, the spool is in trouble."""
         self._metrics.count(SPOOL_FAILURES)
+        if isinstance(error, SpoolShort):
+            self._memory.spend()
         self._in_trouble(str(error))
+
+    def short(self) -> None:
+        """Memory is: until a look finds that there is a reserve of it again, no mail is taken."""
+        self._turn(*NO_MEMORY)
 
     async def _free_space(self) -> int:
         free = await asyncio.to_thread(self._free, self._folder)
@@ -166,7 +179,7 @@ class Pressure:
         else:
             self._log.error(Event.INTAKE_CLOSED, reason=refusal.reason, reply=str(refusal), why=why)
             self._tell(_kind(refusal), why, refusal.reason)
-        self._metrics.replace(PRESSURE, {(each.reason,): float(each is refusal) for each in (reply.SPOOL_FULL, reply.SPOOL_OVER, reply.BACKLOG)})
+        self._metrics.replace(PRESSURE, {(each.reason,): float(each is refusal) for each in REFUSALS})
 
 
 def _kind(refusal: Reply) -> Kind:

@@ -24,6 +24,7 @@ from inbound.decide.watch import RuleBook
 from inbound.deliver.replay import recorded
 from inbound.deliver.shadow_state import ShadowState, ShadowStateError, read_state, write_trouble
 from inbound.log import Event, Log
+from inbound.mishap import keep_going
 
 CertainOf = Callable[[RuleSet], Certain]
 
@@ -111,7 +112,7 @@ class Shadow:
             self._log.exception(Event.SERVICE_WARNING, warning=f"{state.file} is not tried: {error!r}")
             await self._leave_word(state, f"{state.file} is not tried: {error!r}")
             return
-        self._following = asyncio.create_task(book.watch())
+        self._following = asyncio.create_task(keep_going(book.watch, self._log))
 
     async def _leave_word(self, state: ShadowState, trouble: str) -> None:
         """For `inbound shadow`, which may see a file that the service does not see."""

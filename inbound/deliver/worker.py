@@ -36,6 +36,7 @@ from inbound.deliver.trace import ACTION, TOPIC, notifies
 from inbound.deliver.work import Identity, Work
 from inbound.log import Event, Log
 from inbound.metrics import BOUNCES, DEAD, DEFERRED, DONE, DONE_SECONDS, STEP_SECONDS, STEPS, VERDICTS, Metrics
+from inbound.mishap import Note, keep_going, unnoted
 
 
 class Assess(Protocol):
@@ -82,7 +83,7 @@ class Worker:
 
     def __init__(self, spool: Spool, aws: Aws, terms: Terms, log: Log, *, assess: Assess | None = None, clock: Timekeeper | None = None,
                  monotonic: Callable[[], float] = time.monotonic, bounces: Bounces | None = None, metrics: Metrics | None = None,
-                 tell: Tell = untold, shadow: Shadow | None = None) -> None:
+                 tell: Tell = untold, shadow: Shadow | None = None, note: Note = unnoted) -> None:
         self._spool = spool
         self._shadow = shadow
         self._ports = Ports(aws, bounces)
@@ -95,6 +96,7 @@ class Worker:
         self._known_forward: dict[str, float] = {}  # `forward` when the `since` of what is in hand was read
         self._metrics = metrics or Metrics()
         self._tell_operator = tell
+        self._note = note
         self.sinks = Sinks(self._release, log, clock=monotonic)
         self._rule_sets: dict[str, RuleSet] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -136,7 +138,7 @@ class Worker:
         actions.known()  # while files can be read: no message shall find that they cannot
         for name in await self._spool.waiting():
             self.sinks.expect(name)
-        self._feeder = asyncio.create_task(self._feed())
+        self._feeder = asyncio.create_task(keep_going(self._feed, self._log, self._note))
 
     async def stop(self, seconds: float) -> None:
         """Take nothing more; let what is in hand finish within `seconds`. The rest is worked after the next start."""
@@ -239,6 +241,7 @@ class Worker:
             cure = f"to judge it by the rules as they are: inbound queue retry {entry.id} --current-rules"
             update = self._later(entry, f"{error}; {cure}", record=record)
         except Exception as error:
+            self._note(error)
             self._log.exception(Event.WORKER_FAILED, id=entry.id, error=repr(error))
             update = self._later(entry, f"internal error: {error!r}", record=record)
         if self._shadow is not None and self._shadow.candidate is not None:
@@ -461,8 +464,9 @@ class Worker:
                 return
             except KeyError:
                 return  # someone dropped it
-            except SpoolError as error:
-                self._log.error(Event.SPOOL_FAILED, id=entry.id, error=str(error))
+            except Exception as error:  # of whatever kind: nobody else would give the message back
+                self._note(error)
+                self._log.error(Event.SPOOL_FAILED, id=entry.id, error=str(error) or repr(error))
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, 10.0)
 

@@ -17,7 +17,7 @@ from worker_bench import EVENT, FUNCTION, S3, SNS, Bench, rule
 
 from inbound.accept.listener import Listener, bind
 from inbound.accept.policy import Limits
-from inbound.accept.spool import SpoolError, SpoolFull, State
+from inbound.accept.spool import SpoolError, SpoolFull, SpoolShort, State
 from inbound.accept.spool.memory import Fault
 from inbound.accept.spool.sqlite import SqliteSpool
 from inbound.deliver import worker
@@ -26,6 +26,7 @@ from inbound.deliver.intake import SpoolIntake
 from inbound.deliver.pressure import FLOOR, Bounds, Pressure, free_octets, reserve
 from inbound.deliver.sinks import MessageFailed, SinkDown
 from inbound.log import Event
+from inbound.memory import Reserve
 from inbound.metrics import DISK_FREE, OLDEST, PRESSURE, SPOOL_FAILURES, SPOOL_TROUBLE, Metrics
 
 MB = 2**20
@@ -46,11 +47,13 @@ class House(Bench):
         self.metrics = Metrics()
         self.told: list[tuple[Kind, str]] = []
         self.over: list[tuple[Kind, str]] = []
+        self.memory = Reserve()
         self.pressure = Pressure(self.spool, Path("/data"), Bounds(60 * MB, octets, age), self.journal.log, metrics=self.metrics,
-                                 tell=self.hear, free=self._free, clock=lambda: self.now)
+                                 tell=self.hear, free=self._free, clock=lambda: self.now, memory=self.memory)
         intake = SpoolIntake(self.spool, self.worker, lambda: self.rules, self.journal.log, pressure=self.pressure, tls_works=lambda: False,
                              metrics=self.metrics)
-        self.listener = Listener(intake, self.journal.log, hostname="mx.test", limits=Limits(), metrics=self.metrics)
+        self.listener = Listener(intake, self.journal.log, hostname="mx.test", limits=Limits(), metrics=self.metrics, memory=self.memory)
+        self.memory.on_short = (self.listener.relieve, self.pressure.short)
         self.port = 0
 
     def hear(self, kind: Kind, detail: str, what: str = "", *, over: bool = False) -> None:
@@ -347,3 +350,77 @@ async def test_the_spool_on_disk_holds_no_more_content_in_memory_than_it_may(tmp
         await here.worker.idle()
         assert {await here.state(one) for one in messages} == {State.DONE}
         assert spool.cached == 0
+
+
+class TestMemory:
+    """Short of memory, what is coming in is let go of, and nothing more is taken until there is a reserve again; what came whole is kept."""
+
+    async def test_content_that_is_coming_is_452_when_it_has_come(self) -> None:
+        async with house() as here, connected(here.port) as (reader, writer), connected(here.port) as (other, late):
+            await reply(reader)
+            await reply(other)
+            *commands, content = message(TO, b"x" * 50_000)
+            for command in (b"EHLO client.test\r\n", *commands):
+                writer.write(command)
+                assert (await reply(reader))[0] in "23"
+            writer.write(content[:40_000])
+            session = next(each for each in here.listener._sessions if each.transaction and each.transaction.reception)
+            async with asyncio.timeout(10):
+                while session.transaction.reception.size < 40_000:
+                    await asyncio.sleep(0)
+            here.memory.spend()
+            assert session.transaction.reception._draft.head(10) == b"", "its memory is wanted at once"
+            writer.write(content[40_000:])
+            assert await reply(reader) == FULL
+            late.write(b"EHLO client.test\r\nMAIL FROM:<a@example.net>\r\n")
+            assert (await reply(other))[:3] == "250"
+            assert await reply(other) == FULL
+            with pytest.raises(ConnectionError):
+                async with connected(here.port) as (refused, _):
+                    assert await reply(refused) == "421 4.3.2 Too busy, try again later"
+                    await reply(refused)
+            assert (here.told[0][0], here.metrics.get(PRESSURE, "memory")) == (Kind.SPOOL_TROUBLE, 1)
+            await here.pressure.look()
+            assert (here.over[0][0], here.metrics.get(PRESSURE, "memory")) == (Kind.SPOOL_TROUBLE, 0)
+            writer.write(commands[0])
+            assert (await reply(reader))[:3] == "250"
+            assert accepted(await here.sent())
+
+    async def test_of_chunks_the_next_is_452(self) -> None:
+        async with house() as here, connected(here.port) as (reader, writer):
+            await reply(reader)
+            for command in (b"EHLO client.test\r\n", *message(TO, b"")[:2], b"BDAT 5\r\nabcde"):
+                writer.write(command)
+                assert (await reply(reader))[:3] == "250"
+            here.memory.spend()
+            writer.write(b"BDAT 5 LAST\r\nabcde")
+            assert await reply(reader) == FULL
+
+    async def test_content_that_has_come_is_kept_as_it_is(self) -> None:
+        async with house() as here, connected(here.port) as (reader, writer):
+            await reply(reader)
+            here.spool.faults.hold_put = asyncio.Event()
+            *commands, content = message(TO, b"Subject: hi\r\n\r\n" + b"x" * 5000)
+            for command in (b"EHLO client.test\r\n", *commands):
+                writer.write(command)
+                await reply(reader)
+            writer.write(content)
+            (session,) = here.listener._sessions
+            async with asyncio.timeout(10):
+                while not session.transaction.reception._is_whole:
+                    await asyncio.sleep(0)
+            here.memory.spend()
+            here.spool.faults.hold_put.set()
+            assert accepted(await reply(reader))
+            await here.worker.idle()
+            (stored,) = [bytes(each) for each in here.aws.objects.values()]
+            assert b"x" * 5000 in stored
+
+    async def test_a_session_and_a_spool_that_are_out_of_memory_say_452_and_spend_the_reserve(self) -> None:
+        for error in (SpoolShort("out of memory"), MemoryError()):
+            async with house() as here:
+                here.spool.faults.put = Fault(error, times=1)
+                assert await here.sent() == FULL
+                assert here.memory.is_short
+                (failed,) = here.journal.of(Event.SESSION_FAILED)
+                assert failed["error"] == "out of memory"

@@ -185,9 +185,10 @@ async def test_a_slow_sink_takes_no_more_than_its_slots_and_its_queue() -> None:
         await bench.aws.until(lambda: len(bench.aws.objects) == 120)
 
 
-async def test_trouble_with_the_spool_is_waited_out_and_no_step_is_repeated() -> None:
+@pytest.mark.parametrize("error", [SpoolError("disk gone"), MemoryError()])
+async def test_trouble_with_the_spool_is_waited_out_and_no_step_is_repeated(error: Exception) -> None:
     async with Bench(rule("a", S3, SNS)) as bench:
-        bench.spool.faults.update = Fault(SpoolError("disk gone"), times=2)
+        bench.spool.faults.update = Fault(error, times=2)
         message = await bench.send()
         assert await bench.state(message) is State.DONE
         assert bench.aws.calls == ["s3:mail", f"sns:{OTHER_TOPIC}"]

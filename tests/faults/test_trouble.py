@@ -9,6 +9,7 @@ import resource
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ledger import RULES, Ledger, Receiver, left
@@ -230,7 +231,39 @@ async def test_no_memory_is_never_final_and_heals(tmp_path: Path) -> None:
         stop.set()
         await asyncio.gather(*clients)
         resource.prlimit(case.pid, resource.RLIMIT_AS, before)
+        await case.serve.until(lambda _: is_open(case.serve.events))
         assert all(reply[0] == "4" for reply in case.ledger.refused), case.ledger.refused
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("clients", [60, 190])
+async def test_no_memory_for_many_at_once_loses_nothing(tmp_path: Path, clients: int) -> None:
+    """All of them want 250 kB of the same moment. Where even Python gets no memory for itself it dies, and is started again as a supervisor would."""
+    async with troubled(tmp_path, retry_min="0.1", retry_max="0.2") as case:
+        before = resource.prlimit(case.pid, resource.RLIMIT_AS)
+        resource.prlimit(case.pid, resource.RLIMIT_AS, (case.address_space() + 65_536, before[1]))
+        stop = asyncio.Event()
+        loads = [asyncio.create_task(case.ledger.load(case.serve.port, stop, (250_000,))) for _ in range(clients)]
+        await asyncio.wait(loads, timeout=4)
+        stop.set()
+        _, unanswered = await asyncio.wait(loads, timeout=10)  # a session whose callback found no memory has its time-out
+        for load in unanswered:
+            load.cancel()
+        await asyncio.gather(*loads, return_exceptions=True)
+        assert all(reply[0] == "4" for reply in case.ledger.refused), case.ledger.refused
+        assert case.serve.process is not None
+        if case.serve.process.returncode is None:
+            resource.prlimit(case.pid, resource.RLIMIT_AS, before)
+            await case.serve.until(lambda _: is_open(case.serve.events))
+        else:
+            await case.serve.kill()
+            await case.serve.start()
+
+
+def is_open(events: list[dict[str, Any]]) -> bool:
+    """Is mail taken, as the log has it?"""
+    turns = [event["event"] for event in events if event["event"].startswith("intake.")]
+    return not turns or turns[-1] == "intake.opened"
 
 
 async def test_a_locked_database_is_a_451_for_as_long_as_it_is(tmp_path: Path) -> None:

@@ -28,6 +28,10 @@ class SpoolFull(SpoolError):
     """No space is left for it (ENOSPC, EDQUOT, SQLITE_FULL)."""
 
 
+class SpoolShort(SpoolError):
+    """Memory is missing for it."""
+
+
 class SpoolDamaged(SpoolError):
     """The content of one entry is not what was stored: gone, or of another length. No repetition cures it, but people may."""
 
@@ -220,6 +224,10 @@ class Draft(Protocol):
 
     async def content(self) -> Content:
         """All octets, for who must see them before `put`; none may be added after this. Raises SpoolError."""
+        ...
+
+    def forget(self) -> None:
+        """Let go of what is held in memory, at once; harmless after `put`. The draft can only be discarded after this."""
         ...
 
     async def discard(self) -> None:

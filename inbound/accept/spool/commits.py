@@ -19,6 +19,7 @@ from inbound.accept.spool.database import Connection
 from inbound.accept.spool.transactions import Operation, Transactions
 
 LAZY_SECONDS = 0.05
+MEMORY_SECONDS = 0.05  # until it is tried again whether there is some
 BATCH_LIMIT = 500  # operations in one transaction
 
 Committed = Callable[[Any, bool], None]
@@ -147,11 +148,13 @@ class GroupCommit:
             self._awake = False
             waiting = self._take()
             for start in range(0, len(waiting), BATCH_LIMIT):
-                batch = waiting[start : start + BATCH_LIMIT]
-                before, began = self._transactions.count, time.perf_counter()
-                outcomes = self._transactions.run([request.operation for request in batch])
-                seconds = time.perf_counter() - began if self._transactions.count > before else None
-                self._tell(self._settle, batch, outcomes, seconds)
+                self._commit(waiting[start : start + BATCH_LIMIT])
+
+    def _commit(self, batch: Sequence[_Request]) -> None:
+        before, began = self._transactions.count, time.perf_counter()
+        outcomes = self._transactions.run([request.operation for request in batch])
+        seconds = time.perf_counter() - began if self._transactions.count > before else None
+        self._tell(self._settle, batch, outcomes, seconds)
 
     def _settle(self, batch: Sequence[_Request], outcomes: Sequence[Any], seconds: float | None) -> None:
         if seconds is not None:
@@ -167,8 +170,15 @@ class GroupCommit:
         return waiting
 
     def _tell(self, function: Callable[..., None], *arguments: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the event loop is closed, so nobody is left to be told
-            self._loop.call_soon_threadsafe(function, *arguments)
+        while True:
+            try:
+                self._loop.call_soon_threadsafe(function, *arguments)
+            except MemoryError:
+                time.sleep(MEMORY_SECONDS)  # whoever waits hears of it from nobody else
+            except RuntimeError:  # the event loop is closed, so nobody is left to be told
+                return
+            else:
+                return
 
 
 def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:

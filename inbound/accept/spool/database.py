@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from inbound.accept.spool import SpoolError, SpoolFull, SpoolVersion, schema, view
+from inbound.accept.spool import SpoolError, SpoolFull, SpoolShort, SpoolVersion, schema, view
 
 __all__ = ["Connection", "Database", "is_doubtful", "is_of_database", "is_refusal", "is_shared", "is_violation", "trouble"]
 
@@ -36,9 +36,11 @@ LOG_LIMIT = 64 << 20  # a write-ahead log that grew in a burst is cut back to th
 
 
 def trouble(error: BaseException) -> SpoolError:
-    """The SpoolError or SpoolFull that tells of any error met on the way to the disk."""
+    """The SpoolError, SpoolFull or SpoolShort that tells of any error met on the way to the disk."""
     if isinstance(error, SpoolError):
         return error
+    if isinstance(error, MemoryError):
+        return SpoolShort("out of memory")
     text = str(error) or type(error).__name__
     if isinstance(error, OSError) and error.errno in FULL_ERRNOS:
         return SpoolFull(text)

@@ -82,6 +82,11 @@ class DiskDraft:
         """Remove the blob file soon."""
         self._threads.send(self._blob.remove)
 
+    def forget(self) -> None:
+        if not self._taken:
+            self._pieces.clear()
+            self._head = b""
+
     async def discard(self) -> None:
         if self._taken:
             return

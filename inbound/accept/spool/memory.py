@@ -26,7 +26,7 @@ FIELDS = ("state", "due", "attempts", "error", "sink", "assessment", "dispositio
 class Fault:
     """An error to raise the next `times` times; None is every time."""
 
-    error: SpoolError
+    error: Exception
     times: int | None = None
 
 
@@ -80,6 +80,10 @@ class MemoryDraft:
 
     async def content(self) -> Content:
         return MemoryContent(bytes(self._octets))
+
+    def forget(self) -> None:
+        if not self._taken:
+            self._octets.clear()
 
     async def discard(self) -> None:
         if not self._taken:

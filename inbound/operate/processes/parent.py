@@ -22,6 +22,7 @@ from inbound.decide.watch import RuleBook
 from inbound.deliver.alerts import Kind
 from inbound.log import Event, Log
 from inbound.metrics import RELOADS, RULES_GOOD, Metrics, Snapshot, lasting, merge
+from inbound.mishap import keep_going
 from inbound.operate.processes.channel import Channel, Failed, Unanswered
 from inbound.operate.station import READY
 from inbound.service import CHOSEN_WITH, SMTPS, bind_all, scanners
@@ -114,7 +115,7 @@ class Parent:
         await self.rules.adopt()
         self._tasks = [asyncio.create_task(self._keep(child)) for child in self._children]
         self._tasks += [asyncio.create_task(self._look_after(child)) for child in self._children]
-        self._tasks.append(asyncio.create_task(self.rules.watch()))
+        self._tasks.append(asyncio.create_task(keep_going(self.rules.watch, self.log)))
         rule_set = self.rules.current.rule_set
         self.log.info(Event.SERVICE_STARTED, smtp=[str(a) for a in self.addresses], http=str(self.http), hostname=self.settings.hostname,
                       rules=str(self.settings.rules), revision=rule_set.revision, data=str(self.settings.data), processes=self.settings.processes)
