@@ -13,7 +13,8 @@ from inbound.log import Event
 
 async def test_a_watch_that_fails_is_told_of_and_begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mishap, "AGAIN", 0.0)
-    journal, noted, turns = Journal(), [], iter([ValueError("odd"), MemoryError(), None])
+    journal, turns = Journal(), iter([ValueError("odd"), MemoryError(), None])
+    noted: list[BaseException] = []
 
     async def watch() -> None:
         error = next(turns)
@@ -30,7 +31,10 @@ async def test_a_watch_that_fails_is_told_of_and_begins_again(monkeypatch: pytes
 
 
 async def test_a_watch_that_is_cancelled_ends() -> None:
-    task = asyncio.create_task(mishap.keep_going(asyncio.Event().wait, Journal().log))
+    async def watch() -> None:
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(mishap.keep_going(watch, Journal().log))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -38,7 +42,8 @@ async def test_a_watch_that_is_cancelled_ends() -> None:
 
 
 async def test_what_the_event_loop_could_only_print_is_logged() -> None:
-    journal, noted, gate = Journal(), [], asyncio.Event()
+    journal, gate = Journal(), asyncio.Event()
+    noted: list[BaseException] = []
     loop = asyncio.get_running_loop()
     before = loop.get_exception_handler()
     loop.set_exception_handler(mishap.handler(journal.log, noted.append))

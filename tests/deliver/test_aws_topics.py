@@ -52,7 +52,7 @@ async def outcomes(aws: AwsClient, *messages: str, topic: str = TOPIC) -> list[P
 
 async def test_what_is_published_at_the_same_moment_goes_together(aws: AwsClient, sink: Sink) -> None:
     told = await outcomes(aws, *map(str, range(23)))
-    assert sink.batches == [10, 10, 3]
+    assert sorted(sink.batches) == [3, 10, 10]  # each has a call of its own, and none waits for another
     assert Counter(sink.published) == Counter((TOPIC, str(n)) for n in range(23))
     assert all(isinstance(each, Published) for each in told)
     assert [sink.published[int(each.message_id) - 1][1] for each in told if isinstance(each, Published)] == [str(n) for n in range(23)]

@@ -366,7 +366,7 @@ class TestMemory:
             writer.write(content[:40_000])
             session = next(each for each in here.listener._sessions if each.transaction and each.transaction.reception)
             async with asyncio.timeout(10):
-                while session.transaction.reception.size < 40_000:
+                while session.transaction.reception.size < 40_000:  # noqa: ASYNC110  # nobody tells of it
                     await asyncio.sleep(0)
             here.memory.spend()
             assert session.transaction.reception._draft.head(10) == b"", "its memory is wanted at once"
@@ -407,7 +407,7 @@ class TestMemory:
             writer.write(content)
             (session,) = here.listener._sessions
             async with asyncio.timeout(10):
-                while not session.transaction.reception._is_whole:
+                while not session.transaction.reception._is_whole:  # noqa: ASYNC110  # nobody tells of it
                     await asyncio.sleep(0)
             here.memory.spend()
             here.spool.faults.hold_put.set()
