@@ -69,6 +69,8 @@ OUTSIDE = {
     "deliver/vigil.py": "looks for what lasts too long",
     "deliver/worker.py": "the loop over what is due",
     "log.py": "standard output",
+    "memory.py": "the address space that is held in reserve",
+    "mishap.py": "watches that begin again after a while",
     "operate/": "what people run and look at",
     "service.py": "the composition root",
     "settings.py": "the environment",
