@@ -46,6 +46,7 @@ class Connection(SMTP):
     secure: bool  # TLS from the first octet on
     deadline: float  # when the client's time is up, by the loop's clock
     closing: bool
+    listening: bool  # is the session waiting for a command, with nothing before it?
 
     def begin(self, listener: Listener, *, secure: bool) -> Self:
         """A new connection made from this template, without the introspection of SMTP.__init__ (121 µs a connection)."""
@@ -56,7 +57,7 @@ class Connection(SMTP):
         connection.listener = listener
         connection.secure = secure
         connection.deadline = 0.0
-        connection.closing = False
+        connection.closing = connection.listening = False
         return connection
 
     def refuse(self, answer: Reply, command: str | bytes, **facts: Any) -> None:
@@ -144,11 +145,19 @@ class Connection(SMTP):
         """Put back what was read too much."""
         self._reader._buffer[:0] = octets
 
+    async def octets(self) -> None:
+        """Wait until something has come, or nothing will. What comes meanwhile may be answered without an end of this. Raises Closed."""
+        reader = self._reader
+        if not reader._buffer and not reader.at_eof() and reader.exception() is None:
+            self.listening = True
+            try:
+                await self._with_client(reader._wait_for_data("octets"))
+            finally:
+                self.listening = False
+
     async def line(self) -> bytes:
         """The next command line, without its line end; CRLF or LF. Raises Closed, Refusal."""
         reader = self._reader
-        if not reader._buffer and not reader.at_eof() and reader.exception() is None:
-            await self._with_client(reader._wait_for_data("line"))
         end = reader._buffer.find(b"\n", 0, LINE_LIMIT)
         if end >= 0:  # one line has come, as from nearly all clients: `readuntil` takes four times as long
             line = bytes(reader._buffer[: end + 1])

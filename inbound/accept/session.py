@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from inbound.accept import address, policy, proxy, reply, xclient
-from inbound.accept.connection import Closed, Connection
+from inbound.accept.connection import LINE_LIMIT, Closed, Connection
 from inbound.accept.envelope import Envelope, Peer, Tls, new_message_id
 from inbound.accept.framing import chunk
 from inbound.accept.policy import Pinned
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 TURN = 32  # commands that are carried out before other sessions have their turn
 OVERSHOOT = 1000  # recipients refused in one transaction, before the session ends: a sender of twice what we take comes through
 PROXY_SECONDS = 3.0  # for a PROXY header to arrive
+AT_ONCE = frozenset((b"EHLO", b"HELO", b"MAIL", b"RCPT", b"DATA", b"QUIT"))  # commands that never wait, but for a blocklist
 _HTTP_VERBS = frozenset((b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT", b"DELETE", b"PATCH"))
 
 
@@ -57,6 +58,7 @@ class Session(Connection):
     rank: tuple[int, int]  # how many sessions there were with this one when it began: of all clients, of this one
     connected_at: float  # seconds since the epoch
     draining: bool
+    is_content_due: bool  # DATA was answered, and its content has not begun
 
     def begin(self, listener: Listener, *, secure: bool) -> Self:
         """A new session made from this template."""
@@ -65,7 +67,7 @@ class Session(Connection):
         session.errors = session.junk = session.mails = 0
         session.rank = (0, 0)
         session.connected_at = time.time()
-        session.draining = False
+        session.draining = session.is_content_due = False
         return session
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -186,34 +188,83 @@ class Session(Connection):
             self.naming = None
         return self.peer
 
-    async def _screened(self) -> None:
-        """Wait until it is known whether a blocklist names the client. Raises Refusal if one does."""
-        if self.screening is not None:
-            await asyncio.wait((self.screening,))
-            listed = self.screening.result()
-            if listed is not None:
-                raise Refusal(listed)
+    @property
+    def reception(self) -> Reception | None:
+        """That of content which has begun."""
+        return self.transaction.reception if self.transaction is not None else None
+
+    @property
+    def is_screened(self) -> bool:
+        """Is it known whether a blocklist names the client?"""
+        return self.screening is None or self.screening.done()
+
+    def _check_lists(self) -> None:
+        """Raises Refusal if a blocklist names the client, once that is known."""
+        listed = self.screening.result() if self.screening is not None else None
+        if listed is not None:
+            raise Refusal(listed)
 
     # --- commands ---
 
+    def data_received(self, data: bytes) -> None:
+        """What has come from the client. A command that needs no waiting is answered here: to wake the session's task costs more than most."""
+        if not (self.listening and data.endswith(b"\r\n") and self._answered(data)):
+            super().data_received(data)
+
+    def _answered(self, line: bytes) -> bool:
+        """Answer a command that came alone, if it can be done at once; False: nothing was done, it is for the session's task."""
+        verb, _, argument = line[:-2].partition(b" ")
+        verb = verb.upper()
+        is_alone = line.find(b"\n") == len(line) - 1 <= LINE_LIMIT and not self._reader._buffer
+        if verb not in AT_ONCE or not is_alone or b"\r" in line[:-2] or b"\0" in line or self._has_to_wait(verb):
+            return False
+        self._reset_timeout()
+        try:
+            self.COMMANDS[verb](self, argument)
+        except Exception as error:
+            self._failed(verb, error)
+        if self.draining:
+            self.drain()
+        return True
+
+    def _has_to_wait(self, verb: bytes) -> bool:
+        """Is there something to be finished first?"""
+        return self.closing or self.is_behind or self.reception is not None or (verb == b"RCPT" and not self.is_screened)
+
     async def _command(self) -> None:
         """Read one command and answer it. An internal error is 451 4.3.0, and the session goes on (F2)."""
-        self._reset_timeout()
+        self._reset_timeout(self.listener.limits.data_timeout if self.is_content_due else None)
         verb = b""
         try:
+            await self.octets()
+            if self.is_content_due:
+                verb = b"DATA"
+                await self._content()
+                return
             line = await self.line()
             verb, _, argument = line.partition(b" ")
             verb = verb.upper()
             command = self.COMMANDS.get(verb)
             if command is None:
                 raise Refusal(self._unknown(verb))
-            await command(self, argument)
-        except ReplyError as error:
-            self.refuse(error.reply, verb)
+            if verb == b"RCPT" and self.screening is not None and self.transaction is not None:
+                await asyncio.wait((self.screening,))
+            begun = self.reception
+            try:
+                rest = command(self, argument)
+                if rest is not None:
+                    await rest
+            finally:
+                if begun is not None and self.reception is not begun:
+                    await begun.discard()
         except Closed:
             raise
         except Exception as error:
-            self.refuse(self.listener.trouble(self, _printable(verb), error).reply, verb)
+            self._failed(verb, error)
+
+    def _failed(self, verb: bytes, error: Exception) -> None:
+        answer = error.reply if isinstance(error, ReplyError) else self.listener.trouble(self, _printable(verb), error).reply
+        self.refuse(answer, verb)
 
     def _unknown(self, verb: bytes) -> Reply:
         if verb in _HTTP_VERBS:
@@ -247,9 +298,9 @@ class Session(Connection):
         if self.junk > self.listener.limits.junk:
             raise Refusal(reply.TOO_MANY_ERRORS)
 
-    async def _ehlo(self, argument: bytes) -> None:
+    def _ehlo(self, argument: bytes) -> None:
         """RFC 5321 §4.1.1.1."""
-        await self._hello(argument, extended=True)
+        self._hello(argument, extended=True)
         offers = [self.hostname, "PIPELINING", f"SIZE {self.listener.limits.message_size}", "8BITMIME", "ENHANCEDSTATUSCODES", "CHUNKING"]
         if announced := policy.announced(self.peer.address, self.listener.limits):
             offers.append(f"LIMITS {announced}")
@@ -262,21 +313,21 @@ class Session(Connection):
         last = len(offers) - 1
         self._writer.write("".join(f"250{' ' if i == last else '-'}{offer}\r\n" for i, offer in enumerate(offers)).encode("ascii"))
 
-    async def _helo(self, argument: bytes) -> None:
+    def _helo(self, argument: bytes) -> None:
         """RFC 5321 §4.1.1.1."""
-        await self._hello(argument, extended=False)
+        self._hello(argument, extended=False)
         self.send(Reply(250, "", self.hostname))
 
-    async def _hello(self, argument: bytes, *, extended: bool) -> None:
+    def _hello(self, argument: bytes, *, extended: bool) -> None:
         name = address.helo_name(argument, utf8=self.listener.smtputf8)
         if name is None:
             raise Refusal(reply.NEED_NAME)
         self._wasted()
-        await self._reset()
+        self._set_rset_state()
         self.session.host_name = name
         self.session.extended_smtp = extended
 
-    async def _mail(self, argument: bytes) -> None:
+    def _mail(self, argument: bytes) -> None:
         """RFC 5321 §4.1.1.2. The rule set revision is pinned here."""
         if not self.session.host_name:
             raise Refusal(reply.NEED_HELO)
@@ -300,7 +351,7 @@ class Session(Connection):
         self.transaction = Transaction(pinned, reverse_path, parameters, body, smtputf8)
         self.send(reply.MAIL_OK)
 
-    async def _rcpt(self, argument: bytes) -> None:
+    def _rcpt(self, argument: bytes) -> None:
         """RFC 5321 §4.1.1.3. Only what the rules name is accepted; there is no relaying."""
         transaction = self.transaction
         if transaction is None:
@@ -311,7 +362,7 @@ class Session(Connection):
         if parameters:
             raise Refusal(reply.UNKNOWN_PARAMETER)
         try:
-            await self._screened()
+            self._check_lists()
             accepted = policy.recipient(forward_path, transaction.pinned, self.listener.limits, accepted=len(transaction.forward_paths),
                                         tls=self.session.ssl is not None)
             self.listener.quotas.check_recipient(accepted, self.loop.time())
@@ -324,8 +375,8 @@ class Session(Connection):
         transaction.forward_paths.append(accepted)
         self.send(reply.RCPT_OK)
 
-    async def _data(self, argument: bytes) -> None:
-        """RFC 5321 §4.1.1.4. 250 only when envelope and content are on disk."""
+    def _data(self, argument: bytes) -> None:
+        """RFC 5321 §4.1.1.4. What comes next is content, and no command."""
         transaction = self.transaction
         if transaction is None:
             raise Refusal(reply.NEED_MAIL)
@@ -334,8 +385,16 @@ class Session(Connection):
         if transaction.reception is not None:
             raise Refusal(reply.CONTENT_BEGUN)
         transaction.reception = self._reception(transaction)
+        self.is_content_due = True
+        self._reset_timeout(self.listener.limits.data_timeout)
         self.send(reply.START_DATA)
-        await self._with_client(self._writer.drain())
+
+    async def _content(self) -> None:
+        """Content, to its final dot. 250 only when it and the envelope are on disk."""
+        self.is_content_due = False
+        transaction = self.transaction
+        if transaction is None or transaction.reception is None:
+            raise RuntimeError("content that no DATA announced")
         await transaction.reception.until_dot()
         await self._conclude(transaction, transaction.reception, "DATA")
 
@@ -409,37 +468,37 @@ class Session(Connection):
         tls: ssl.SSLObject = self.session.ssl["ssl_object"]
         return Tls(version=tls.version() or "", cipher=(tls.cipher() or ("",))[0])
 
-    async def _rset(self, argument: bytes) -> None:
+    def _rset(self, argument: bytes) -> None:
         """RFC 5321 §4.1.1.5."""
         if argument.strip():
             raise Refusal(reply.BAD_ARGUMENT)
         self._wasted()
-        await self._reset()
+        self._set_rset_state()
         self.send(reply.OK)
 
-    async def _noop(self, _argument: bytes) -> None:
+    def _noop(self, _argument: bytes) -> None:
         """RFC 5321 §4.1.1.9."""
         self._wasted()
         self.send(reply.OK)
 
-    async def _vrfy(self, argument: bytes) -> None:
+    def _vrfy(self, argument: bytes) -> None:
         """RFC 5321 §4.1.1.6: never tells who exists."""
         if not argument.strip():
             raise Refusal(reply.BAD_ARGUMENT)
         self._wasted()
         self.send(reply.VRFY)
 
-    async def _help(self, _argument: bytes) -> None:
+    def _help(self, _argument: bytes) -> None:
         """RFC 5321 §4.1.1.8."""
         self._wasted()
         self.send(reply.HELP)
 
-    async def _quit(self, _argument: bytes) -> None:
+    def _quit(self, _argument: bytes) -> None:
         """RFC 5321 §4.1.1.10."""
         self.send(reply.BYE)
         self.close()
 
-    async def _not_offered(self, _argument: bytes) -> None:
+    def _not_offered(self, _argument: bytes) -> None:
         """Known, and not offered."""
         raise Refusal(reply.NOT_IMPLEMENTED)
 

@@ -115,7 +115,7 @@ async def test_a_pipeline_of_tiny_chunks_lets_others_have_their_turn() -> None:
 # --- failures ---
 
 FAULTS = [(SpoolFull("no space"), reply.SPOOL_FULL), (SpoolError("no disk"), reply.SPOOL_FAILED), (RuntimeError("secret"), reply.INTERNAL),
-          (MemoryError("secret"), reply.INTERNAL), (ConnectionResetError("secret"), reply.INTERNAL)]
+          (MemoryError("secret"), reply.NO_MEMORY), (ConnectionResetError("secret"), reply.INTERNAL)]
 
 
 @pytest.mark.parametrize(("error", "expected"), FAULTS, ids=lambda value: type(value).__name__)
@@ -123,7 +123,7 @@ FAULTS = [(SpoolFull("no space"), reply.SPOOL_FULL), (SpoolError("no disk"), rep
 async def test_trouble_of_ours_is_temporary_and_said_when_the_chunk_has_come(
         operation: str, error: Exception, expected: reply.Reply, monkeypatch: pytest.MonkeyPatch) -> None:
     """In every chunk that was pipelined behind it, too: a client may look at the last reply only."""
-    async with front_door(failures=int(expected is reply.INTERNAL)) as door:
+    async with front_door(failures=int(expected in (reply.INTERNAL, reply.NO_MEMORY))) as door:
         octets = TRAP + b"a" * 600_000
 
         def fail(*_: Any) -> Any:

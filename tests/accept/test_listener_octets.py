@@ -43,7 +43,7 @@ WORDS = [
 ]
 CORPUS = sorted(Path(__file__).parent.joinpath("corpus").glob("*.octets"))
 OCTETS = st.lists(st.sampled_from(WORDS) | st.binary(max_size=8), max_size=25).map(b"".join)
-CUTS = st.just("octets") | st.lists(st.integers(1, 40), min_size=1, max_size=8)
+CUTS = st.sampled_from(["octets", "lines"]) | st.lists(st.integers(1, 40), min_size=1, max_size=8)
 BDAT = re.compile(rb"bdat +(\d+)( +last)? *\r?\n", re.IGNORECASE)
 WELL_FORMED = re.compile(r"""(?:(?:
     220\ mx\.test\ ESMTP | 250\ mx\.test | 354\ [ -~]+ |
@@ -87,7 +87,9 @@ async def session(door: Door, state: list[bytes], pieces: list[bytes]) -> Seen:
 
 
 def cut(octets: bytes, sizes: list[int] | str) -> list[bytes]:
-    """The octets in pieces of these sizes, over and over."""
+    """The octets in pieces of these sizes, over and over; or each octet, or line, by itself."""
+    if sizes == "lines":
+        return re.findall(rb"[^\n]*\n|[^\n]+", octets)
     if isinstance(sizes, str):
         sizes = [1]
     pieces, position, turn = [], 0, 0

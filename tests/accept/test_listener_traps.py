@@ -116,6 +116,7 @@ async def test_f1_a_line_of_60_mb_in_data_is_not_held_in_memory(traced: None) ->
 
 # --- F2: our own trouble became a permanent refusal, which told internals ---
 
+INTERNAL = (reply.INTERNAL, reply.NO_MEMORY)
 FAULTS = [
     (SpoolError(SECRET), reply.SPOOL_FAILED),
     (SpoolFull(SECRET), reply.SPOOL_FULL),
@@ -123,7 +124,7 @@ FAULTS = [
     (OSError(errno.ENOSPC, SECRET), reply.INTERNAL),
     (ConnectionRefusedError(SECRET), reply.INTERNAL),
     (TimeoutError(SECRET), reply.INTERNAL),
-    (MemoryError(SECRET), reply.INTERNAL),
+    (MemoryError(SECRET), reply.NO_MEMORY),
     (asyncio.IncompleteReadError(b"", 1), reply.INTERNAL),
 ]
 
@@ -133,7 +134,7 @@ async def assert_trouble_was_ours(door: Door, client: Client, answer: str, expec
     assert answer == str(expected)
     assert expected.is_temporary
     assert [event["event"] for event in door.journal.events if event["level"] == "error"] == \
-        [Event.SESSION_FAILED if expected is reply.INTERNAL else Event.SPOOL_FAILED]
+        [Event.SESSION_FAILED if expected in INTERNAL else Event.SPOOL_FAILED]
     assert door.journal.refusals == [answer]
     door.intake.faults.clear()
     assert (await client.say("RSET")) == str(reply.OK)
@@ -143,7 +144,7 @@ async def assert_trouble_was_ours(door: Door, client: Client, answer: str, expec
 
 @pytest.mark.parametrize(("error", "expected"), FAULTS, ids=lambda value: type(value).__name__)
 async def test_f2_trouble_at_the_commit_is_temporary(error: Exception, expected: reply.Reply) -> None:
-    async with front_door(failures=int(expected is reply.INTERNAL)) as door:
+    async with front_door(failures=int(expected in INTERNAL)) as door:
         client = await door.greeted("HELO client.example")
         door.intake.faults["accept"] = error
         answer = await deliver(client)
@@ -153,7 +154,7 @@ async def test_f2_trouble_at_the_commit_is_temporary(error: Exception, expected:
 
 @pytest.mark.parametrize(("error", "expected"), FAULTS, ids=lambda value: type(value).__name__)
 async def test_f2_trouble_with_a_draft_comes_before_354(error: Exception, expected: reply.Reply) -> None:
-    async with front_door(failures=int(expected is reply.INTERNAL)) as door:
+    async with front_door(failures=int(expected in INTERNAL)) as door:
         client = await door.greeted("HELO client.example", *TRANSACTION[:2])
         door.intake.faults["draft"] = error
         await assert_trouble_was_ours(door, client, await client.say("DATA"), expected)
@@ -164,7 +165,7 @@ async def test_f2_trouble_with_a_draft_comes_before_354(error: Exception, expect
 async def test_f2_trouble_while_streaming_is_said_after_the_final_dot(operation: str, error: Exception, expected: reply.Reply,
                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     """Were it said before, the rest of the message would be taken for commands."""
-    async with front_door(failures=int(expected is reply.INTERNAL)) as door:
+    async with front_door(failures=int(expected in INTERNAL)) as door:
         draft = door.intake.draft("0" * 40)
 
         async def fail_later(*_: Any) -> Any:
