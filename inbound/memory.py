@@ -33,7 +33,7 @@ class Reserve:
 
     def note(self, error: BaseException) -> None:
         """Something failed: if for want of memory, spend the reserve."""
-        if isinstance(error, MemoryError):
+        if isinstance(error, MemoryError) or (isinstance(error, BaseExceptionGroup) and error.subgroup(MemoryError)):
             self.spend()
 
     def spend(self) -> None:

@@ -6,6 +6,7 @@ The event loop would write a traceback to stderr, where no alarm looks, and a wa
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -27,7 +28,11 @@ async def keep_going(watch: Callable[[], Awaitable[None]], log: Log, note: Note 
         try:
             await watch()
         except Exception as error:
-            tell(log, note, getattr(watch, "__qualname__", repr(watch)), error)
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise  # it failed while it ended, and who cancelled it waits for that
+            with contextlib.suppress(MemoryError):  # that it begins again matters more than that it is told
+                tell(log, note, getattr(watch, "__qualname__", repr(watch)), error)
         else:
             return
         await asyncio.sleep(AGAIN)

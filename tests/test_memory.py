@@ -48,6 +48,14 @@ def test_it_is_given_up_at_the_first_sign_and_told_of_once() -> None:
     assert (reserve.octets, reserve.is_short, told) == (0, True, ["a", "b"])
 
 
+def test_a_sign_among_the_troubles_of_a_group_is_one() -> None:
+    reserve = Reserve()
+    reserve.note(ExceptionGroup("of a watch", [ValueError("odd")]))
+    assert not reserve.is_short
+    reserve.note(ExceptionGroup("of a watch", [ValueError("odd"), MemoryError()]))
+    assert reserve.is_short
+
+
 def test_who_is_told_may_be_out_of_memory_too() -> None:
     def starve() -> None:
         raise MemoryError

@@ -41,6 +41,42 @@ async def test_a_watch_that_is_cancelled_ends() -> None:
         await task
 
 
+async def test_a_watch_that_fails_while_it_is_cancelled_ends_too() -> None:
+    begun = 0
+
+    async def watch() -> None:
+        nonlocal begun
+        begun += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ValueError("odd")
+
+    journal = Journal()
+    task = asyncio.create_task(mishap.keep_going(watch, journal.log))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait((task,), timeout=5)
+    assert (task.done(), begun) == (True, 1), "who stops the service waits for it"
+    assert isinstance(task.exception(), ValueError)
+
+
+async def test_a_watch_begins_again_even_if_there_is_no_memory_to_tell_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mishap, "AGAIN", 0.0)
+    turns = iter([MemoryError(), None])
+
+    async def watch() -> None:
+        error = next(turns)
+        if error is not None:
+            raise error
+
+    def starve(_error: BaseException) -> None:
+        raise MemoryError
+
+    await mishap.keep_going(watch, Journal().log, starve)
+    assert next(turns, "all") == "all"
+
+
 async def test_what_the_event_loop_could_only_print_is_logged() -> None:
     journal, gate = Journal(), asyncio.Event()
     noted: list[BaseException] = []

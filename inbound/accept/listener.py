@@ -17,7 +17,7 @@ from inbound.accept.policy import Limits, Pinned, Trust
 from inbound.accept.quotas import Quotas
 from inbound.accept.reply import Reply, ReplyError, TemporaryFailure
 from inbound.accept.session import Session
-from inbound.accept.spool import Draft, SpoolError, SpoolFull, SpoolShort
+from inbound.accept.spool import Draft, SpoolError, SpoolFull
 from inbound.log import Event, Log
 from inbound.memory import Reserve
 from inbound.metrics import CONNECTIONS, REFUSED, Metrics
@@ -219,7 +219,7 @@ class Listener:
 
     def trouble(self, session: Session, command: str, error: Exception) -> ReplyError:
         """The temporary failure that our own trouble is to the client; logged with its cause."""
-        if isinstance(error, MemoryError | SpoolShort):
+        if isinstance(error, MemoryError):
             self._memory.spend()
             self.log.error(Event.SESSION_FAILED, client=session.peer.address, command=command, error="out of memory")
             return TemporaryFailure(reply.NO_MEMORY)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -143,12 +144,13 @@ class SpoolIntake:
         except SpoolError as error:
             self._pressure.failed(error)
             raise
-        self._metrics.count(RECEIVED)
-        self._metrics.observe(RECEIVED_SIZE, entry.size)
-        self._log.info(Event.MESSAGE_RECEIVED, id=entry.id, client=envelope.peer.address, helo=envelope.helo, sender=envelope.reverse_path,
-                       recipients=envelope.forward_paths, size=entry.size, revision=envelope.revision)
         if entry.state == "active":
             self._worker.take(entry)
+        with contextlib.suppress(MemoryError):  # it is ours: the sender would send again what cannot be told of here
+            self._metrics.count(RECEIVED)
+            self._metrics.observe(RECEIVED_SIZE, entry.size)
+            self._log.info(Event.MESSAGE_RECEIVED, id=entry.id, client=envelope.peer.address, helo=envelope.helo, sender=envelope.reverse_path,
+                           recipients=envelope.forward_paths, size=entry.size, revision=envelope.revision)
 
     async def _judged(self, envelope: Envelope, draft: Draft) -> str:
         """The assessment for the spool; empty when it cannot be formed in time: then the worker judges. Raises Refusal, SpoolError."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from inbound.accept import reply
 from inbound.accept.reply import Reply
-from inbound.accept.spool import Load, Spool, SpoolError, SpoolShort
+from inbound.accept.spool import Load, Spool, SpoolError
 from inbound.deliver.alerts import Kind, Tell, untold
 from inbound.log import Event, Log
 from inbound.memory import Reserve
@@ -88,8 +88,7 @@ class Pressure:
         `spare` a spool that took long to answer the last time.
         """
         loop = asyncio.get_running_loop()
-        if self._memory.is_short:
-            self._memory.renew()
+        self._memory.renew()  # in any case: mail is taken with a part of it already
         try:
             free = await self._free_space()
             if not spare or loop.time() >= self._ask_at:
@@ -101,6 +100,7 @@ class Pressure:
             if self.trouble:  # no sender may come to find out that it is over, once a load balancer keeps them away
                 await self._spool.probe()
         except SpoolError as error:
+            self._memory.note(error)
             self._in_trouble(str(error))
         except OSError as error:
             self._in_trouble(f"{self._folder}: {error.strerror or error}")
@@ -113,8 +113,7 @@ class Pressure:
     def failed(self, error: SpoolError) -> None:
         """A message could not be kept: until a look finds that one could, the spool is in trouble."""
         self._metrics.count(SPOOL_FAILURES)
-        if isinstance(error, SpoolShort):
-            self._memory.spend()
+        self._memory.note(error)
         self._in_trouble(str(error))
 
     def short(self) -> None:

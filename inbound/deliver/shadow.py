@@ -48,6 +48,7 @@ class Shadow:
         self._trouble = ""  # with the state file, when it was last told
         self._looking = asyncio.Lock()
         self._following: asyncio.Task[None] | None = None
+        self._is_left = False  # did a watch end? The next one has to follow the candidate again
         self._certain: dict[str, Certain] = {}  # by revision: those of the candidate, and of the rules in force
         self.candidate: RuleSet | None = None
 
@@ -58,6 +59,7 @@ class Shadow:
         try:
             await follow(self.look, self._path)
         finally:
+            self._is_left = True
             await self._leave()
 
     async def look(self) -> None:
@@ -69,8 +71,8 @@ class Shadow:
                 self._complain(str(error))
                 return
             self._trouble = ""
-            if state != self._state:
-                before, self._state = self._state, state
+            if state != self._state or self._is_left:
+                before, self._state, self._is_left = self._state, state, False
                 await self._leave()
                 self.candidate = None
                 if state is not None and state.stopped is None:

@@ -174,6 +174,7 @@ class Worker:
                 await self._follow_the_clock()
                 wait = await self._claim(max(0, IN_HAND - len(self._tasks)))
             except SpoolError as error:
+                self._note(error)
                 self._log.error(Event.SPOOL_FAILED, error=str(error))
             if wait:
                 await set_within(self._wake, wait)
@@ -215,8 +216,9 @@ class Worker:
         while True:
             try:
                 released = await self._spool.release(sink, self._clock(), limit)
-            except SpoolError as error:
-                self._log.error(Event.SPOOL_FAILED, error=str(error))
+            except Exception as error:  # of whatever kind: nobody else would let go what waits
+                self._note(error)
+                self._log.error(Event.SPOOL_FAILED, error=str(error) or repr(error))
                 await asyncio.sleep(LOOK)
             else:
                 self._wake.set()
@@ -233,6 +235,7 @@ class Worker:
         except SpoolDamaged as damaged:
             update = Update(steps=record.take(), state=State.DEAD, finished=self._clock(), error=str(damaged), sink="")
         except SpoolError as error:
+            self._note(error)
             self._log.error(Event.SPOOL_FAILED, id=entry.id, error=str(error))
             update = self._later(entry, f"spool: {error}", record=record)
         except asyncio.CancelledError:

@@ -221,19 +221,20 @@ async def test_an_entry_claimed_again_at_once_stays_in_hand() -> None:
         answers.set()
 
 
-async def test_probing_outlives_trouble_with_the_spool(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [SpoolError("disk"), MemoryError()])
+async def test_probing_outlives_trouble_with_the_spool(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("inbound.deliver.worker.LOOK", 0.01)
     async with Bench(rule("a", S3)) as bench:
         bench.aws.down["s3:mail"] = DOWN
         for _ in range(6):
             await bench.send()
         bench.aws.down.clear()
-        release, trouble = bench.spool.release, Fault(SpoolError("disk"), 3)
+        release, trouble = bench.spool.release, Fault(error, 3)
 
         async def flaky(*arguments: Any) -> int:
             if trouble.times:
                 trouble.times -= 1
-                raise SpoolError("disk")
+                raise error
             return await release(*arguments)
 
         bench.spool.release = flaky  # type: ignore[method-assign]

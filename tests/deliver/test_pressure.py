@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
 import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from worker_bench import EVENT, FUNCTION, S3, SNS, Bench, rule
 
 from inbound.accept.listener import Listener, bind
 from inbound.accept.policy import Limits
-from inbound.accept.spool import SpoolError, SpoolFull, SpoolShort, State
+from inbound.accept.spool import Load, SpoolError, SpoolFull, SpoolShort, State
 from inbound.accept.spool.memory import Fault
 from inbound.accept.spool.sqlite import SqliteSpool
 from inbound.deliver import worker
@@ -26,7 +28,7 @@ from inbound.deliver.intake import SpoolIntake
 from inbound.deliver.pressure import FLOOR, Bounds, Pressure, free_octets, reserve
 from inbound.deliver.sinks import MessageFailed, SinkDown
 from inbound.log import Event
-from inbound.memory import Reserve
+from inbound.memory import LEAST, RESERVE, Reserve
 from inbound.metrics import DISK_FREE, OLDEST, PRESSURE, SPOOL_FAILURES, SPOOL_TROUBLE, Metrics
 
 MB = 2**20
@@ -385,6 +387,51 @@ class TestMemory:
             writer.write(commands[0])
             assert (await reply(reader))[:3] == "250"
             assert accepted(await here.sent())
+
+    async def test_the_reserve_grows_again_while_mail_is_taken(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async with house() as here:
+            here.memory.spend()
+            real, room = mmap.mmap, 3 * LEAST
+
+            def scarce(fd: int, length: int, **options: int) -> mmap.mmap:
+                if length > room:
+                    raise OSError(12, "Cannot allocate memory")
+                return real(fd, length, **options)
+
+            monkeypatch.setattr("inbound.memory.mmap.mmap", scarce)
+            await here.pressure.look()
+            assert (here.memory.octets, here.pressure.refusal) == (2 * LEAST, None)
+            room = RESERVE
+            await here.pressure.look()
+            assert here.memory.octets == RESERVE
+
+    async def test_what_the_spool_has_no_memory_for_is_a_sign_whoever_asked_for_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async with house() as here:
+            async def starved() -> Load:
+                raise SpoolShort("out of memory")
+
+            monkeypatch.setattr(here.spool, "load", starved)
+            await here.pressure.look()
+            assert here.memory.is_short
+            assert here.pressure.refusal is not None
+        reserve = Reserve()
+        reserve.note(SpoolShort("out of memory"))  # as the worker tells it
+        assert reserve.is_short
+
+    async def test_what_is_kept_is_acknowledged_and_worked_although_it_cannot_be_logged(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async with house() as here:
+            intake = here.listener.intake
+            assert isinstance(intake, SpoolIntake)
+
+            def starved(event: Event, **_: object) -> None:
+                assert event is Event.MESSAGE_RECEIVED
+                raise MemoryError
+
+            with monkeypatch.context() as patch:
+                patch.setattr(intake, "_log", SimpleNamespace(info=starved))
+                assert accepted(await here.sent())
+            await here.worker.idle()
+            assert len(here.aws.objects) == 1
 
     async def test_of_chunks_the_next_is_452(self) -> None:
         async with house() as here, connected(here.port) as (reader, writer):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from worker_bench import EVENT, FUNCTION, MESSAGE, REQUEST, S3, STOP, Bench, rule, rule_set
 
+from inbound import mishap
 from inbound.accept.spool import SpoolError, State, Tally
 from inbound.accept.spool.memory import Fault
 from inbound.accept.spool.replays import Replay
@@ -19,6 +21,7 @@ from inbound.decide.session_bounce import Certain
 from inbound.deliver import shadow as module
 from inbound.deliver.shadow_state import ShadowState, ShadowStateError, read_state, read_trouble, write_state
 from inbound.deliver.sinks import MessageFailed, MessageRefused
+from inbound.log import silent
 
 OTHER = {"S3Action": {"BucketName": "other"}}
 
@@ -87,6 +90,32 @@ async def test_a_dead_letter_is_judged_as_if_it_had_gone_on_and_once_only(bench:
     await bench.later(0)
     assert await bench.state(message) is State.DONE
     assert (await bench.only()).messages == 1
+
+
+@under(rule("one", S3))
+async def test_a_watch_that_failed_follows_the_candidate_again_when_it_begins_again(bench: Tried, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mishap, "AGAIN", 0.0)
+    await bench.tries(rule("one", OTHER))
+    troubles = [MemoryError()]
+
+    async def follow(look: Callable[[], Awaitable[None]], *_: Path) -> None:
+        if troubles:
+            raise troubles.pop()
+        await look()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(module, "follow", follow)
+    watching = asyncio.create_task(mishap.keep_going(bench.shadow.watch, silent()))
+    try:
+        async with asyncio.timeout(5):
+            while troubles or bench.shadow._following is None:  # noqa: ASYNC110  # nobody tells of it
+                await asyncio.sleep(0)
+        assert bench.shadow.candidate is not None
+    finally:
+        watching.cancel()
+        await asyncio.wait((watching,))
+    await bench.send()
+    assert (await bench.only()).messages == 1, "what is in hand at the end is still judged"
 
 
 @under(rule("one", S3))

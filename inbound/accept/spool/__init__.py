@@ -28,8 +28,8 @@ class SpoolFull(SpoolError):
     """No space is left for it (ENOSPC, EDQUOT, SQLITE_FULL)."""
 
 
-class SpoolShort(SpoolError):
-    """Memory is missing for it."""
+class SpoolShort(SpoolError, MemoryError):
+    """Memory is missing for it: to whoever looks for signs of that, no other than a MemoryError of their own."""
 
 
 class SpoolDamaged(SpoolError):
