@@ -58,6 +58,18 @@ async def test_what_is_published_at_the_same_moment_goes_together(aws: AwsClient
     assert [sink.published[int(each.message_id) - 1][1] for each in told if isinstance(each, Published)] == [str(n) for n in range(23)]
 
 
+async def test_after_a_call_others_gather_until_they_are_enough(aws: AwsClient, sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inbound.deliver.aws.topics.GATHER", 3600.0)
+    assert await outcomes(aws, "first") == [Published("1")]
+    waiting = [asyncio.create_task(aws.publish(TOPIC, "s", str(n))) for n in range(9)]
+    elsewhere = await outcomes(aws, "x", topic=f"{TOPIC}-other")
+    assert elsewhere == [Published("2")]
+    assert not any(each.done() for each in waiting)
+    assert await outcomes(aws, "last") == [Published("12")]
+    await asyncio.gather(*waiting)
+    assert sink.batches == [10]
+
+
 async def test_one_alone_goes_by_publish(aws: AwsClient, sink: Sink) -> None:
     assert await outcomes(aws, "m") == [Published("1")]
     assert sink.batches == []

@@ -19,7 +19,8 @@ from inbound.deliver.aws.form import form
 from inbound.deliver.aws.routes import Route, Routes
 from inbound.deliver.sinks import SinkDown, SinkFailure
 
-GATHER = 0.001  # seconds for which a message waits for company
+MOMENT = 0.001  # seconds for which a message waits for company after a quiet time
+GATHER = 0.01  # seconds from one call for a topic to the next, unless a batch is full: a call costs more than a message
 TOGETHER = 10  # SNS's limit for a batch
 OCTETS = 262_144  # SNS's limit for all messages of a batch
 _UNKNOWN = frozenset(("InvalidAction", "UnknownOperationException", "UnknownOperation", "NotImplemented", "UnsupportedOperation"))
@@ -46,6 +47,7 @@ class Topics:
         self._calls = calls
         self._routes = routes
         self._gathering: dict[tuple[str, str | None], list[Letter]] = {}
+        self._went: dict[tuple[str, str | None], float] = {}  # when the last call was made, by the loop's clock
         self._knows_no_batches: set[str] = set()  # origins
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -53,12 +55,13 @@ class Topics:
         """Publish it. Raises SinkFailure, Failed."""
         loop = asyncio.get_running_loop()
         letter = Letter(subject, message.encode("utf-8", "replace"), loop.create_future())
-        gathered = self._gathering.get((topic_arn, role))
-        if gathered is None:
-            self._gathering[topic_arn, role] = [letter]
-            loop.call_later(GATHER, self._go, topic_arn, role)
-        else:
-            gathered.append(letter)
+        gathered = self._gathering.setdefault((topic_arn, role), [])
+        gathered.append(letter)
+        if len(gathered) == 1:
+            wait = self._went.get((topic_arn, role), 0.0) + GATHER - loop.time()
+            loop.call_later(max(MOMENT, wait), self._go, topic_arn, role, gathered)
+        elif len(gathered) == TOGETHER:
+            self._go(topic_arn, role, gathered)
         return await letter.outcome
 
     async def close(self) -> None:
@@ -68,8 +71,12 @@ class Topics:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _go(self, topic_arn: str, role: str | None) -> None:
-        letters = [letter for letter in self._gathering.pop((topic_arn, role)) if not letter.outcome.done()]
+    def _go(self, topic_arn: str, role: str | None, gathered: list[Letter]) -> None:
+        if self._gathering.get((topic_arn, role)) is not gathered:
+            return  # they went when they were enough
+        del self._gathering[topic_arn, role]
+        self._went[topic_arn, role] = asyncio.get_running_loop().time()
+        letters = [letter for letter in gathered if not letter.outcome.done()]
         for batch in batches(letters):
             self._spawn(self._publish(topic_arn, batch, role), batch)
 
