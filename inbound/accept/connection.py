@@ -69,12 +69,15 @@ class Connection(SMTP):
         raise NotImplementedError
 
     def connection_lost(self, error: Exception | None) -> None:
-        """End the reads and writes of the session. Its task is not cancelled: a commit under way must not be torn (F4)."""
+        """End the reads and writes of the session. Its task is not cancelled: a commit under way must not be torn (F4).
+
+        What failed in `data_received` comes here too. To the reads it is a lost connection as any other: each would raise it again, without end.
+        """
         if self._timeout_handle is not None:
             self._timeout_handle.cancel()
         if self._original_transport is not None:
             self._original_transport.close()
-        asyncio.StreamReaderProtocol.connection_lost(self, error)
+        asyncio.StreamReaderProtocol.connection_lost(self, error if error is None or isinstance(error, OSError) else ConnectionAbortedError())
         self.transport = None
 
     def eof_received(self) -> bool | None:

@@ -128,13 +128,18 @@ class Session(Connection):
         except Closed:
             pass
         except Exception as error:
-            trouble = self.listener.trouble(self, "connect", error)
-            with contextlib.suppress(Exception):
-                self.send(trouble.reply)
+            self._broken(error)
         finally:
             self.close()
             self._forget_lookups()
             await self._reset()
+
+    def _broken(self, error: Exception) -> None:
+        """End a session that cannot go on for trouble of our own."""
+        trouble = self.listener.trouble(self, "connect", error)
+        with contextlib.suppress(Exception):
+            self.send(trouble.reply)
+        self.close()
 
     async def _arrive(self) -> None:
         """What is due before the greeting: a PROXY header, then TLS. Raises Closed."""
@@ -215,16 +220,19 @@ class Session(Connection):
         """Answer a command that came alone, if it can be done at once; False: nothing was done, it is for the session's task."""
         verb, _, argument = line[:-2].partition(b" ")
         verb = verb.upper()
-        is_alone = line.find(b"\n") == len(line) - 1 <= LINE_LIMIT and not self._reader._buffer
+        is_alone = line.find(b"\n") == len(line) - 1 < LINE_LIMIT and not self._reader._buffer
         if verb not in AT_ONCE or not is_alone or b"\r" in line[:-2] or b"\0" in line or self._has_to_wait(verb):
             return False
         self._reset_timeout()
         try:
-            self.COMMANDS[verb](self, argument)
+            try:
+                self.COMMANDS[verb](self, argument)
+            except Exception as error:
+                self._failed(verb, error)
+            if self.draining:
+                self.drain()
         except Exception as error:
-            self._failed(verb, error)
-        if self.draining:
-            self.drain()
+            self._broken(error)  # what goes past here takes the transport from us, unanswered
         return True
 
     def _has_to_wait(self, verb: bytes) -> bool:
@@ -385,9 +393,9 @@ class Session(Connection):
         if transaction.reception is not None:
             raise Refusal(reply.CONTENT_BEGUN)
         transaction.reception = self._reception(transaction)
-        self.is_content_due = True
         self._reset_timeout(self.listener.limits.data_timeout)
         self.send(reply.START_DATA)
+        self.is_content_due = True  # only now: commands follow where this could not be said
 
     async def _content(self) -> None:
         """Content, to its final dot. 250 only when it and the envelope are on disk."""

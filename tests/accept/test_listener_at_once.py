@@ -62,3 +62,65 @@ async def test_too_many_errors_end_a_session_whose_commands_come_alone() -> None
         await client.send(b"MAIL TO:<x>\r\n")
         assert (await client.rest()).splitlines() == [str(reply.BAD_SENDER), str(reply.TOO_MANY_ERRORS)]
         await door.empty()
+
+
+@pytest.mark.parametrize("before", [b"", b"NOOP\r\n"], ids=["alone", "behind another"])
+@pytest.mark.parametrize(("size", "expected"), [(2048, reply.START_DATA), (2049, reply.LINE_TOO_LONG)])
+async def test_a_line_may_be_as_long_alone_as_behind_another(before: bytes, size: int, expected: reply.Reply) -> None:
+    async with front_door() as door:
+        client = await door.greeted("EHLO client.example", "MAIL FROM:<a@b.example>", "RCPT TO:<support@example.com>")
+        await client.send(before + b"DATA".ljust(size - 2) + b"\r\n")
+        if before:
+            assert await client.reply() == str(reply.OK)
+        assert await client.reply() == str(expected)
+
+
+async def test_commands_follow_a_354_that_could_not_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with front_door(failures=1) as door:
+        client = await door.greeted("EHLO client.example", "MAIL FROM:<a@b.example>", "RCPT TO:<support@example.com>")
+        (session,) = door.listener._sessions
+        send = session.send
+
+        def fail(answer: reply.Reply) -> None:
+            if answer is reply.START_DATA:
+                raise MemoryError
+            send(answer)
+
+        monkeypatch.setattr(session, "send", fail)
+        assert await client.said("DATA", "RSET", "MAIL FROM:<c@d.example>") == [str(reply.NO_MEMORY), str(reply.OK), str(reply.MAIL_OK)]
+        assert len(door.intake.discarded) == 1
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ValueError("secret")], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("line", [b"MAIL TO:<x>\r\n", b"NOOP x\r\nMAIL TO:<x>\r\n"], ids=["alone", "behind another"])
+async def test_trouble_with_a_refusal_ends_the_session(line: bytes, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with front_door(failures=1) as door:
+        client = await door.greeted("EHLO client.example")
+
+        def fail(*_: object) -> None:
+            raise error
+
+        monkeypatch.setattr(door.listener, "refused", fail)
+        await client.send(line)
+        trouble = reply.NO_MEMORY if isinstance(error, MemoryError) else reply.INTERNAL
+        assert (await client.rest()).splitlines()[-2:] == [str(reply.BAD_SENDER), str(trouble)]
+        await door.empty()
+
+
+@pytest.mark.parametrize("in_data", [False, True])
+async def test_what_fails_as_octets_come_ends_the_session(in_data: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It went on to read from a connection that was lost, without end."""
+    async with front_door() as door:
+        client = await (door.in_data() if in_data else door.greeted("EHLO client.example"))
+        (session,) = door.listener._sessions
+
+        def fail(*_: object) -> None:
+            raise MemoryError
+
+        monkeypatch.setattr(session._reader, "feed_data", fail)
+        await client.send(b"NOOP\r\n")
+        assert await client.rest() == ""
+        await door.empty()
+        assert [type(fault["exception"]) for fault in door.faults_of_the_loop] == [MemoryError]
+        door.faults_of_the_loop.clear()
+        assert len(door.intake.discarded) == in_data
