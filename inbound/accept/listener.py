@@ -122,8 +122,8 @@ class Listener:
     def relieve(self) -> None:
         """Memory is short: let go of all content that is still coming."""
         for session in self._sessions:
-            if session.transaction is not None and session.transaction.reception is not None:
-                session.transaction.reception.give_up(TemporaryFailure(reply.NO_MEMORY))
+            if session.reception is not None:
+                session.reception.give_up(TemporaryFailure(reply.NO_MEMORY))
 
     @property
     def sessions(self) -> int:
