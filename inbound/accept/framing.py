@@ -12,6 +12,7 @@ from inbound.accept.reply import BAD_CHUNK, Refusal
 
 DOTS = 32  # within lines of a piece, after which it is searched for dots that begin one
 
+_LINE_END = b"\r\n"
 _CHUNK = re.compile(rb"[ \t]*([0-9]{1,20})(?:[ \t]+(LAST))?[ \t]*", re.IGNORECASE)
 _RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _EMPTY_LINE = re.compile(rb"\n\r?\n")
@@ -25,14 +26,17 @@ class Framer:
     __slots__ = ("_held", "_start", "ended", "rest")
 
     def __init__(self) -> None:
-        self._held = b"\r\n"  # as if a line had just ended: a dot may be the very first octet
+        self._held = _LINE_END  # as if a line had just ended: a dot may be the very first octet
         self._start = True
         self.ended = False
         self.rest = b""
 
     def feed(self, chunk: bytes) -> bytes:
         """The content that is certain after this chunk; `ended` tells whether the final dot has come."""
-        data = self._held + chunk
+        if self._start and self._held == _LINE_END and len(chunk) > 2 and not chunk.startswith(b"."):
+            self._start, data = False, chunk  # the first, and no dot begins it: what is large is copied less
+        else:
+            data = self._held + chunk
         pieces = []
         position = 0
         while True:

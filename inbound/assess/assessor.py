@@ -21,7 +21,7 @@ from inbound.assess.author import Author, author
 from inbound.assess.dkim import DkimResults
 from inbound.assess.dmarc import DmarcResult, Identifier
 from inbound.assess.dns import Budget, Resolver, reverse_name, settle
-from inbound.assess.message import HEAD, header_block, parse_only
+from inbound.assess.message import beginning, header_block, parse_only
 from inbound.assess.scanning import Scanner, ScannerBusy, ScannerDown, Unscanned
 from inbound.assess.spf import SpfResult
 from inbound.assess.spf_memory import SpfMemory
@@ -93,9 +93,9 @@ class Assessor:
         Without a client address SPF is not judged. What was not judged might have passed, so DMARC does not fail for it.
         """
         budget = budget or self._resolver.budget()
-        head = content.head(HEAD)
+        head = beginning(content)
         sender = await turns().take(len(header_block(head)[0]), lambda: author(head, parse_only("from", head)))
-        from_spf, from_dkim = await self._spf_and_dkim(envelope, content, budget)
+        from_spf, from_dkim = await self._spf_and_dkim(envelope, content, head, budget)
         told_spf = _spf_trouble(envelope, from_spf) if isinstance(from_spf, Exception) else from_spf
         told_dkim = from_dkim if isinstance(from_dkim, DkimResults) else DkimResults()
         identifiers = dmarc.identifiers(told_spf or SpfResult("temperror", "", sender.domain, "mailfrom"), told_dkim.signatures)
@@ -126,10 +126,10 @@ class Assessor:
         assessment, _ = await self.findings(envelope, content)
         return assessment
 
-    async def _spf_and_dkim(self, envelope: Envelope, content: Content, budget: Budget,
+    async def _spf_and_dkim(self, envelope: Envelope, content: Content, head: bytes, budget: Budget,
                             ) -> tuple[SpfResult | Exception | None, DkimResults | Exception]:
         """Both at once, where each has to wait for DNS: a task of its own costs as much as all of SPF where the answers are known."""
-        if not dkim.is_signed(content):
+        if not dkim.is_signed(head):
             return await self._safely("spf", self._spf(envelope, budget)), DkimResults()
         return await asyncio.gather(self._safely("spf", self._spf(envelope, budget)), self._safely("dkim", self._dkim(envelope, content, budget)))
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from inbound.accept.envelope import Envelope
 from inbound.accept.spool import Content
 from inbound.assess import forged
-from inbound.assess.message import HEAD, Field, Message, header_block, parse
+from inbound.assess.message import HEAD, Field, Message, beginning, header_block, parse
 from inbound.assess.rendering import HeaderField, Rendering, render, visible_fields
 from inbound.assess.turns import INLINE, turns
 from inbound.assess.verdicts import Assessment, trace_headers
@@ -66,7 +66,7 @@ class Work:
     async def open(self, content: Content) -> None:
         """Take the content. Its header is read when an action asks; a large one when it is its turn, beside the event loop."""
         self._content = content
-        length = content.size if content.size <= INLINE else forged.header_length(content.head(HEAD))
+        length = content.size if content.size <= INLINE else forged.header_length(beginning(content))
         self._octets = content.size if length is None else length
         if self._octets > INLINE:
             self._may_keep = turns().may_keep(self)

@@ -53,7 +53,8 @@ class DiskDraft:
     def head(self, limit: int) -> bytes:
         if limit <= len(self._head):
             return self._head[:limit]
-        return b"".join((self._head, *self._pieces))[:limit]
+        whole = self._pieces[0] if len(self._pieces) == 1 and not self._head else b"".join((self._head, *self._pieces))
+        return whole[:limit]
 
     async def content(self) -> Content:
         if not self.is_large:
