@@ -8,7 +8,9 @@ holds aiosmtpd to them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, AnyStr, Self, TypeVar
 
 from aiosmtpd.smtp import SMTP, TLSSetupException
@@ -19,8 +21,8 @@ from inbound.accept.reply import Refusal, Reply
 if TYPE_CHECKING:
     from inbound.accept.listener import Listener
 
-PRIVATE = ("_reader", "_writer", "_handle_client", "_reset_timeout", "_timeout_cb", "_timeout_handle", "_set_rset_state",
-           "_original_transport", "_tls_protocol", "_cb_client_connected")
+PRIVATE = ("_reader", "_writer", "_handle_client", "_handler_coroutine", "_create_session", "_reset_timeout", "_timeout_cb", "_timeout_handle",
+           "_set_rset_state", "_original_transport", "_tls_protocol", "_drain_helper", "_drain_waiters")
 
 LINE_LIMIT = 2048  # RFC 5321 §4.5.3.1.4 asks for 512; Postfix takes 2048
 SKIP_LIMIT = 1024 * 1024  # an overlong command line is read to its end, up to this
@@ -42,23 +44,55 @@ class Connection(SMTP):
     transport: Any
     _writer: Any
     _reader: Any
+    _handler_coroutine: asyncio.Task[None] | None  # None while there is nothing to do
+    _drain_helper: Callable[[], Awaitable[None]]
+    _drain_waiters: deque[asyncio.Future[None]]
     listener: Listener
     secure: bool  # TLS from the first octet on
     deadline: float  # when the client's time is up, by the loop's clock
+    alarm: float  # when it is looked at next, which may be before
     closing: bool
-    listening: bool  # is the session waiting for a command, with nothing before it?
 
     def begin(self, listener: Listener, *, secure: bool) -> Self:
         """A new connection made from this template, without the introspection of SMTP.__init__ (121 µs a connection)."""
         connection = object.__new__(type(self))
         connection.__dict__.update(self.__dict__)  # copy.copy, at a sixth of its time
-        reader = asyncio.StreamReader(limit=CHUNK // 2, loop=self.loop)
-        asyncio.StreamReaderProtocol.__init__(connection, reader, client_connected_cb=connection._cb_client_connected, loop=self.loop)
+        connection._reader = asyncio.StreamReader(limit=CHUNK // 2, loop=self.loop)
+        connection._drain_waiters = deque()
         connection.listener = listener
         connection.secure = secure
-        connection.deadline = 0.0
-        connection.closing = connection.listening = False
+        connection.deadline, connection.alarm = 0.0, math.inf
+        connection.closing = False
         return connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection is there, or TLS is. aiosmtpd would begin each with a task; `resume` begins one when there is something to do."""
+        if self.transport is not None:
+            # aiosmtpd changes the writer, which has no other use; it must outlive the transport, for it closes what is open at its end
+            self._writer = asyncio.StreamWriter(self.transport, self, self._reader, self.loop)
+            super().connection_made(transport)
+            return
+        self.transport = transport
+        self.session = self._create_session()
+        self.session.peer = transport.get_extra_info("peername")
+        self._reader.set_transport(transport)
+        self._reset_timeout()
+
+    def data_received(self, data: bytes) -> None:
+        """What has come from the client."""
+        self._reader.feed_data(data)
+        self.resume()
+
+    def resume(self) -> None:
+        """Have what has come carried out, by a task that ends when nothing is left of it."""
+        if self._handler_coroutine is None and not self.closing:
+            self._handler_coroutine = self.loop.create_task(self._handle_client())
+
+    @property
+    def has_work(self) -> bool:
+        """Has something come that was not taken, or the end of all?"""
+        reader = self._reader
+        return bool(reader._buffer) or reader.at_eof() or reader.exception() is not None
 
     def refuse(self, answer: Reply, command: str | bytes, **facts: Any) -> None:
         """Answer with a refusal, and log it."""
@@ -77,24 +111,34 @@ class Connection(SMTP):
             self._timeout_handle.cancel()
         if self._original_transport is not None:
             self._original_transport.close()
-        asyncio.StreamReaderProtocol.connection_lost(self, error if error is None or isinstance(error, OSError) else ConnectionAbortedError())
+        if error is None:
+            self._reader.feed_eof()
+        else:
+            error = error if isinstance(error, OSError) else ConnectionAbortedError()
+            self._reader.set_exception(error)
+        asyncio.streams.FlowControlMixin.connection_lost(self, error)
         self.transport = None
 
     def eof_received(self) -> bool | None:
         """A half-closed client may still await its reply."""
-        result = asyncio.StreamReaderProtocol.eof_received(self)
-        return False if self.session.ssl is not None else result
+        self._reader.feed_eof()
+        self.resume()
+        return self.session.ssl is None
 
     def _reset_timeout(self, duration: float | None = None) -> None:
-        self.deadline = self.loop.time() + (duration or self.listener.limits.command_timeout)
-        if self._timeout_handle is None or self._timeout_handle.cancelled() or self._timeout_handle.when() > self.deadline:
+        deadline = self.deadline = self.loop.time() + (duration or self.listener.limits.command_timeout)
+        if deadline < self.alarm:
             if self._timeout_handle is not None:
                 self._timeout_handle.cancel()
-            self._timeout_handle = self.loop.call_at(self.deadline, self._timeout_cb)
+            self._set_alarm(deadline)
+
+    def _set_alarm(self, deadline: float) -> None:
+        self.alarm = deadline
+        self._timeout_handle = self.loop.call_at(deadline, self._timeout_cb)
 
     def _timeout_cb(self) -> None:
         if self.loop.time() < self.deadline:
-            self._timeout_handle = self.loop.call_at(self.deadline, self._timeout_cb)
+            self._set_alarm(self.deadline)
         else:
             self.refuse(reply.TIMED_OUT, "")
             self.close()
@@ -113,7 +157,12 @@ class Connection(SMTP):
 
     def send(self, answer: Reply) -> None:
         """Write a reply."""
-        self._writer.write(answer.line())
+        self.write(answer.octets)
+
+    def write(self, octets: bytes) -> None:
+        """Write to the client; to none when it is gone."""
+        if self.transport is not None:
+            self.transport.write(octets)
 
     @property
     def is_behind(self) -> bool:
@@ -125,13 +174,18 @@ class Connection(SMTP):
         if self.secure:
             return
         self.send(reply.START_TLS if str(status).startswith("220") else reply.INTERNAL)
-        await self._with_client(self._writer.drain())
+        await self.drained()
+
+    async def drained(self) -> None:
+        """Wait until the client has taken most of what was written. Raises Closed."""
+        await self._with_client(self._drain_helper())
 
     async def _with_client(self, operation: Awaitable[T]) -> T:
         """Read from the client, or write to it. Raises Closed when it is gone, so that this never looks like an OSError of our own."""
         try:
             return await operation
-        except (asyncio.IncompleteReadError, OSError):
+        except (asyncio.IncompleteReadError, OSError) as error:
+            error.__traceback__ = None  # the reader keeps the error: it would keep the session alive
             raise Closed from None
 
     # --- reading ---
@@ -147,16 +201,6 @@ class Connection(SMTP):
     def unread(self, octets: bytes) -> None:
         """Put back what was read too much."""
         self._reader._buffer[:0] = octets
-
-    async def octets(self) -> None:
-        """Wait until something has come, or nothing will. What comes meanwhile may be answered without an end of this. Raises Closed."""
-        reader = self._reader
-        if not reader._buffer and not reader.at_eof() and reader.exception() is None:
-            self.listening = True
-            try:
-                await self._with_client(reader._wait_for_data("octets"))
-            finally:
-                self.listening = False
 
     async def line(self) -> bytes:
         """The next command line, without its line end; CRLF or LF. Raises Closed, Refusal."""
@@ -209,6 +253,8 @@ class Connection(SMTP):
             await super().smtp_STARTTLS("")
         except TLSSetupException as error:
             cause = error.__cause__
+            if cause is not None:
+                cause.__traceback__ = None  # for it is kept, and would keep the session alive
         if self.session.ssl is None:
             self.handshake_failed(cause)
             self.connection_lost(None)  # asyncio does not tell a protocol that has not seen its handshake end

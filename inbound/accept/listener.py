@@ -75,6 +75,8 @@ class Listener:
         self.limits = limits
         self.trust = trust or Trust()
         self.hostname = hostname
+        self.greeting = Reply(220, "", f"{hostname} ESMTP")
+        self.hello = Reply(250, "", hostname)
         self.tls = tls
         self.smtputf8 = smtputf8
         self.quotas = quotas or Quotas(limits)

@@ -5,7 +5,7 @@ Our own trouble is always 4yz; no reply tells internals.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +17,11 @@ class Reply:
     text: str
     reason: str = ""  # for the log: a short word that stays the same when the text changes
 
-    def line(self) -> bytes:
-        """The reply as it goes over the wire."""
+    octets: bytes = field(init=False, repr=False, compare=False)  # as it goes over the wire
+
+    def __post_init__(self) -> None:
         status = f"{self.enhanced} " if self.enhanced else ""
-        return f"{self.code} {status}{self.text}\r\n".encode("ascii", "replace")
+        object.__setattr__(self, "octets", f"{self.code} {status}{self.text}\r\n".encode("ascii", "replace"))
 
     @property
     def is_temporary(self) -> bool:
@@ -33,7 +34,7 @@ class Reply:
         return self.code >= 400
 
     def __str__(self) -> str:
-        return self.line().decode("ascii").rstrip()
+        return self.octets.decode("ascii").rstrip()
 
 
 class ReplyError(Exception):

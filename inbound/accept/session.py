@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import ssl
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ TURN = 32  # commands that are carried out before other sessions have their turn
 OVERSHOOT = 1000  # recipients refused in one transaction, before the session ends: a sender of twice what we take comes through
 PROXY_SECONDS = 3.0  # for a PROXY header to arrive
 AT_ONCE = frozenset((b"EHLO", b"HELO", b"MAIL", b"RCPT", b"DATA", b"QUIT"))  # commands that never wait, but for a blocklist
+ALONE = re.compile(rb"([A-Za-z]{4})(?: ([^\r\n\0]*))?\r\n")  # one of them, its line and nothing else
 _HTTP_VERBS = frozenset((b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT", b"DELETE", b"PATCH"))
 
 
@@ -58,6 +60,7 @@ class Session(Connection):
     rank: tuple[int, int]  # how many sessions there were with this one when it began: of all clients, of this one
     connected_at: float  # seconds since the epoch
     draining: bool
+    is_greeted: bool
     is_content_due: bool  # DATA was answered, and its content has not begun
 
     def begin(self, listener: Listener, *, secure: bool) -> Self:
@@ -67,18 +70,26 @@ class Session(Connection):
         session.errors = session.junk = session.mails = 0
         session.rank = (0, 0)
         session.connected_at = time.time()
-        session.draining = session.is_content_due = False
+        session.draining = session.is_content_due = session.is_greeted = False
         return session
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         first = self.transport is None
         super().connection_made(transport)
-        if first:
-            self.peer = self.origin = self._client(transport)
-            self.listener.enter(self)
-        elif self.peer is not self.origin:
-            self.listener.become(self, self.origin)  # RFC 3207 §4.2: XCLIENT came in clear
-            self._look_up()
+        if not first:
+            if self.peer is not self.origin:
+                self.listener.become(self, self.origin)  # RFC 3207 §4.2: XCLIENT came in clear
+                self._look_up()
+            return
+        self.peer = self.origin = self._client(transport)
+        self.listener.enter(self)
+        try:
+            if self.secure or policy.is_in(self.origin.address, self.listener.trust.proxies):
+                self.resume()
+            else:
+                self._greet()
+        except Exception as error:
+            self._broken(error)
 
     def _client(self, transport: asyncio.BaseTransport) -> Peer:
         name = transport.get_extra_info("peername")
@@ -90,6 +101,13 @@ class Session(Connection):
         """Nothing can be read or written any more."""
         super().connection_lost(error)
         self.listener.leave(self)
+        if self._handler_coroutine is not None:
+            return  # it will notice
+        if self.reception is None:
+            self.closing = True
+            self._forget()
+        else:
+            self._handler_coroutine = self.loop.create_task(self._handle_client())
 
     def handshake_failed(self, cause: BaseException | None) -> None:
         """Log a handshake that came to nothing."""
@@ -112,27 +130,48 @@ class Session(Connection):
             self.close()
 
     async def _handle_client(self) -> None:
+        """Carry out what has come. The session is over with it, or goes on with the next octets."""
         try:
-            await self._arrive()
-            if self._greet():
-                commands = 0
-                while not self.closing:
-                    await self._command()
-                    if self.is_behind:
-                        await self._with_client(self._writer.drain())
-                    if self.draining:
-                        self.drain()
-                    commands += 1
-                    if commands % TURN == 0:
-                        await asyncio.sleep(0)  # nothing above waits while commands are in the buffer
+            if not self.is_greeted and not self.closing:
+                await self._arrive()
+                self._greet()
+                self._reset_timeout()
+            await self._carry_out()
         except Closed:
-            pass
+            self.close()
         except Exception as error:
             self._broken(error)
+        except BaseException:
+            self.close()  # where the content ends is not known: what follows must not be taken for commands
+            raise
         finally:
-            self.close()
-            self._forget_lookups()
-            await self._reset()
+            try:
+                await self._pause_or_end()
+            finally:
+                self._handler_coroutine = None
+
+    async def _carry_out(self) -> None:
+        """Command after command, as long as there is one. Raises Closed."""
+        commands = 0
+        while self.has_work and not self.closing:
+            await self._command()
+            if self.is_behind:
+                await self.drained()
+            if self.draining:
+                self.drain()
+            self._reset_timeout(self.listener.limits.data_timeout if self.is_content_due else None)
+            commands += 1
+            if commands % TURN == 0:
+                await asyncio.sleep(0)  # nothing above waits while commands are in the buffer
+
+    async def _pause_or_end(self) -> None:
+        """Wait for more without a task, or leave nothing behind."""
+        if self.transport is not None and not self.closing:
+            self._reader._maybe_resume_transport()  # a reader whose buffer was taken from does not notice that there is room again
+            return
+        self.close()
+        self._forget()
+        await self._reset()
 
     def _broken(self, error: Exception) -> None:
         """End a session that cannot go on for trouble of our own."""
@@ -165,20 +204,25 @@ class Session(Connection):
         self.unread(octets[header.length :])
         return self.origin if header.client is None else Peer(policy.client_address(header.client[0]), header.client[1])
 
-    def _greet(self) -> bool:
+    def _greet(self) -> None:
         refusal = self.listener.judge(self)
         if refusal is not None:
             self.refuse(refusal, "connect")
-            return False
+            return
         self._look_up()
-        self.send(Reply(220, "", f"{self.hostname} ESMTP"))
-        return True
+        self.send(self.listener.greeting)
+        self.is_greeted = True
 
     def _look_up(self) -> None:
         """Begin to look for the client's reverse name, unless a front end told it, and for the client in blocklists."""
         self._forget_lookups()
         self.naming = None if self.peer.reverse_name else self.listener.name_of(self.peer.address)
         self.screening = self.listener.screening_of(self.peer.address)
+
+    def _forget(self) -> None:
+        """Let go of what would outlive the session, or be part of a cycle with it."""
+        self._forget_lookups()
+        self._writer = None
 
     def _forget_lookups(self) -> None:
         for lookup in (self.naming, self.screening):
@@ -212,17 +256,21 @@ class Session(Connection):
     # --- commands ---
 
     def data_received(self, data: bytes) -> None:
-        """What has come from the client. A command that needs no waiting is answered here: to wake the session's task costs more than most."""
-        if not (self.listening and data.endswith(b"\r\n") and self._answered(data)):
+        """What has come from the client. A command that needs no waiting is answered here: to begin a task for it costs more than most."""
+        if self._handler_coroutine is None and self.is_greeted and self.reception is None and len(data) <= LINE_LIMIT:
+            command = ALONE.fullmatch(data)
+            if command is not None and not (self._reader._buffer or self.closing or self.is_behind):
+                verb = command[1].upper()
+                if verb in AT_ONCE and (verb != b"RCPT" or self.is_screened):
+                    self._answer_at_once(verb, command[2] or b"")
+                    return
+        try:
             super().data_received(data)
+        except Exception as error:
+            self._broken(error)  # what goes past here takes the transport from us, unanswered
 
-    def _answered(self, line: bytes) -> bool:
-        """Answer a command that came alone, if it can be done at once; False: nothing was done, it is for the session's task."""
-        verb, _, argument = line[:-2].partition(b" ")
-        verb = verb.upper()
-        is_alone = line.find(b"\n") == len(line) - 1 < LINE_LIMIT and not self._reader._buffer
-        if verb not in AT_ONCE or not is_alone or b"\r" in line[:-2] or b"\0" in line or self._has_to_wait(verb):
-            return False
+    def _answer_at_once(self, verb: bytes, argument: bytes) -> None:
+        """Carry out a command of AT_ONCE."""
         self._reset_timeout()
         try:
             try:
@@ -232,19 +280,12 @@ class Session(Connection):
             if self.draining:
                 self.drain()
         except Exception as error:
-            self._broken(error)  # what goes past here takes the transport from us, unanswered
-        return True
-
-    def _has_to_wait(self, verb: bytes) -> bool:
-        """Is there something to be finished first?"""
-        return self.closing or self.is_behind or self.reception is not None or (verb == b"RCPT" and not self.is_screened)
+            self._broken(error)
 
     async def _command(self) -> None:
         """Read one command and answer it. An internal error is 451 4.3.0, and the session goes on (F2)."""
-        self._reset_timeout(self.listener.limits.data_timeout if self.is_content_due else None)
         verb = b""
         try:
-            await self.octets()
             if self.is_content_due:
                 verb = b"DATA"
                 await self._content()
@@ -319,12 +360,12 @@ class Session(Connection):
         if self._is_front_end():
             offers.append(xclient.OFFER)
         last = len(offers) - 1
-        self._writer.write("".join(f"250{' ' if i == last else '-'}{offer}\r\n" for i, offer in enumerate(offers)).encode("ascii"))
+        self.write("".join(f"250{' ' if i == last else '-'}{offer}\r\n" for i, offer in enumerate(offers)).encode("ascii"))
 
     def _helo(self, argument: bytes) -> None:
         """RFC 5321 §4.1.1.1."""
         self._hello(argument, extended=False)
-        self.send(Reply(250, "", self.hostname))
+        self.send(self.listener.hello)
 
     def _hello(self, argument: bytes, *, extended: bool) -> None:
         name = address.helo_name(argument, utf8=self.listener.smtputf8)

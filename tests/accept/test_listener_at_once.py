@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import weakref
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
 import pytest
-from front_door import front_door, until
+from certificates import client_context, server_context
+from front_door import Door, front_door, session_tasks, until
+from smtp_client import Client
 
 from inbound.accept import reply
+from inbound.accept.connection import Closed
+from inbound.accept.policy import LOOPBACK, Trust
+from inbound.accept.session import Session
 
 
 @pytest.mark.parametrize("line", ["QUIT", "RSET", "MAIL FROM:<mallory@evil.example>", "EHLO x", "DATA"])
@@ -49,7 +60,7 @@ async def test_of_two_commands_in_one_turn_of_the_loop_the_first_is_answered_fir
     async with front_door() as door:
         client = await door.greeted("EHLO client.example")
         (session,) = door.listener._sessions
-        await until(lambda: session.listening)
+        await until(lambda: not session_tasks())
         session.data_received(b"NOOP\r\n")
         session.data_received(b"MAIL FROM:<a@b.example>\r\n")
         assert [await client.reply(), await client.reply()] == [str(reply.OK), str(reply.MAIL_OK)]
@@ -110,7 +121,7 @@ async def test_trouble_with_a_refusal_ends_the_session(line: bytes, error: Excep
 @pytest.mark.parametrize("in_data", [False, True])
 async def test_what_fails_as_octets_come_ends_the_session(in_data: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """It went on to read from a connection that was lost, without end."""
-    async with front_door() as door:
+    async with front_door(failures=1) as door:
         client = await (door.in_data() if in_data else door.greeted("EHLO client.example"))
         (session,) = door.listener._sessions
 
@@ -119,8 +130,162 @@ async def test_what_fails_as_octets_come_ends_the_session(in_data: bool, monkeyp
 
         monkeypatch.setattr(session._reader, "feed_data", fail)
         await client.send(b"NOOP\r\n")
-        assert await client.rest() == ""
+        assert await client.rest() == f"{reply.NO_MEMORY}\r\n"
         await door.empty()
-        assert [type(fault["exception"]) for fault in door.faults_of_the_loop] == [MemoryError]
-        door.faults_of_the_loop.clear()
         assert len(door.intake.discarded) == in_data
+
+
+async def test_a_session_that_waits_has_no_task() -> None:
+    """A task for each would cost a thousand idle clients memory, and every message that comes alone the time to make it and end it."""
+    async with front_door() as door:
+        client = await door.in_data()
+        assert session_tasks() == []
+        await client.send(b"Subject: x\r\n\r\nbo")
+        await until(lambda: len(session_tasks()) == 1)
+        await client.send(b"dy\r\n.\r\n")
+        assert (await client.reply()).startswith("250 2.0.0 OK ")
+        await until(lambda: not session_tasks())
+        assert await client.said("NOOP", "VRFY a") == [str(reply.OK), str(reply.VRFY)]
+
+
+async def after_content(door: Door) -> Client:
+    client = await door.in_data()
+    await client.send(b"Subject: x\r\n\r\n.\r\n")
+    assert (await client.reply()).startswith("250 2.0.0 OK ")
+    return client
+
+
+async def in_content(door: Door) -> Client:
+    client = await door.in_data()
+    await client.send(b"Subject: x\r\n\r\nbo")
+    await until(session_tasks)
+    return client
+
+
+async def between_chunks(door: Door) -> Client:
+    client = await door.greeted("EHLO client.example", "MAIL FROM:<a@b.example>", "RCPT TO:<support@example.com>")
+    await client.send(b"BDAT 2\r\nab")
+    assert await client.reply() == str(reply.chunk_taken(2))
+    return client
+
+
+async def in_tls(door: Door) -> Client:
+    client = await door.greeted("EHLO client.example")
+    await client.say("STARTTLS")
+    await client.start_tls(client_context())
+    assert (await client.say("EHLO client.example")).startswith("250-")
+    return client
+
+
+async def in_handshake(door: Door) -> Client:
+    client = await door.greeted("EHLO client.example")
+    await client.say("STARTTLS")
+    await client.send(b"\x16\x03\x01")
+    return client
+
+
+@pytest.mark.parametrize("end", ["close", "reset", "half_close"])
+@pytest.mark.parametrize("reach", [after_content, in_content, between_chunks, in_tls, in_handshake])
+async def test_a_session_that_ended_is_gone_without_the_garbage_collector(
+    reach: Callable[[Door], Awaitable[Client]], end: str, tmp_path: Path
+) -> None:
+    """Ten thousand connections left cycles for which it stopped the service for 13 ms at a time."""
+    async with front_door(tls=server_context(tmp_path)) as door:
+        gc.collect()
+        gc.disable()
+        try:
+            client = await reach(door)
+            sessions = weakref.WeakSet(door.listener._sessions)
+            getattr(client, end)()
+            await door.empty()
+            await until(lambda: not sessions)
+        finally:
+            gc.enable()
+
+
+async def test_a_session_that_said_quit_is_gone_without_the_garbage_collector() -> None:
+    async with front_door() as door:
+        client = await after_content(door)
+        sessions = weakref.WeakSet(door.listener._sessions)
+        gc.disable()
+        try:
+            assert await client.say("QUIT") == str(reply.BYE)
+            await door.empty()
+            await until(lambda: not sessions)
+        finally:
+            gc.enable()
+
+
+async def test_more_commands_than_the_buffer_takes_are_answered_and_what_follows_them() -> None:
+    """Reading was paused for them, and a session whose task had ended was never read from again."""
+    async with front_door() as door:
+        names = [f"user.number.{number:06}.with.a.usual.name@department.example.com" for number in range(2000)]
+        door.intake.rules.known = frozenset(names)
+        client = await door.greeted("EHLO client.example", "MAIL FROM:<a@b.example>")
+        await client.send(b"".join(f"RCPT TO:<{name}>\r\n".encode() for name in names))
+        answers = [await client.reply() for _ in names]
+        assert answers == [str(reply.RCPT_OK)] * 1000 + [str(reply.TOO_MANY_RECIPIENTS)] * 1000
+        assert await client.say("QUIT") == str(reply.BYE)
+
+
+async def test_a_cancelled_session_takes_no_content_for_commands() -> None:
+    async with front_door() as door:
+        client = await in_content(door)
+        (session,) = door.listener._sessions
+        await until(lambda: session.reception is not None and session.reception.size)
+        (task,) = session_tasks()
+        task.cancel()
+        assert await client.rest() == ""
+        await asyncio.gather(task, return_exceptions=True)
+        await door.empty()
+        assert len(door.intake.discarded) == 1
+
+
+@pytest.mark.parametrize("kind", ["secure", "proxied"])
+async def test_nothing_is_answered_before_the_greeting(kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without memory for its task, a session spoke in clear on a port for TLS, and with whoever stood behind a proxy."""
+    trust = Trust(proxies=LOOPBACK if kind == "proxied" else ())
+    monkeypatch.setattr(Session, "resume", no_memory)
+    async with front_door(tls=server_context(tmp_path), secure=kind == "secure", trust=trust, failures=1) as door:
+        client = await door.connect()
+        await client.send(b"EHLO client.example\r\n")
+        assert (await client.rest())[:4] in ("", "452 ")
+        await door.empty()
+
+
+def no_memory(*_: object) -> None:
+    raise MemoryError
+
+
+async def test_what_takes_the_connection_from_a_reply_is_no_trouble_of_ours() -> None:
+    """An error that ends a connection came to a session that waited for room to write as its own."""
+    async with front_door() as door:
+        client = await door.greeted("EHLO client.example")
+        (session,) = door.listener._sessions
+        session.pause_writing()
+        waiting = asyncio.create_task(session.drained())
+        await asyncio.sleep(0)
+        transport = session.transport
+        session.connection_lost(MemoryError())
+        with pytest.raises(Closed):
+            await waiting
+        transport.abort()
+        assert await client.rest() == ""
+
+
+async def test_trouble_with_the_greeting_ends_the_session_with_a_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with front_door(failures=1) as door:
+        monkeypatch.setattr(door.listener, "judge", lambda _session: 1 / 0)
+        client = await door.connect()
+        assert await client.rest() == f"{reply.INTERNAL}\r\n"
+        await door.empty()
+
+
+async def test_no_memory_for_a_task_ends_the_session_with_a_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with front_door(failures=1) as door:
+        client = await door.greeted("EHLO client.example")
+        (session,) = door.listener._sessions
+        monkeypatch.setattr(session, "resume", no_memory)
+        await client.send(b"NOOP\r\n")
+        assert await client.rest() == f"{reply.NO_MEMORY}\r\n"
+        await door.empty()

@@ -325,7 +325,9 @@ async def test_f4_a_network_that_gives_up_is_no_failure_of_ours(monkeypatch: pyt
         for connect in (door.greeted, door.in_data):
             client = await connect()
             (session,) = door.listener._sessions
-            session._reader.set_exception(OSError(errno.EHOSTUNREACH, "No route to host"))
+            transport = session.transport
+            session.connection_lost(OSError(errno.EHOSTUNREACH, "No route to host"))
+            transport.abort()
             assert await client.rest() == ""
             await door.empty()
         assert not door.journal.events
@@ -620,7 +622,7 @@ def test_the_private_attributes_still_exist() -> None:
     assert [name for name in connection.PRIVATE if not hasattr(smtp, name)] == []
     loop = asyncio.new_event_loop()
     assert isinstance(asyncio.StreamReader(loop=loop)._buffer, bytearray)  # type: ignore[attr-defined]
-    assert list(inspect.signature(asyncio.StreamReader._wait_for_data).parameters) == ["self", "func_name"]  # type: ignore[attr-defined]
+    assert list(inspect.signature(asyncio.StreamReader._maybe_resume_transport).parameters) == ["self"]  # type: ignore[attr-defined]
     loop.close()
 
 
@@ -640,7 +642,7 @@ def test_private_lists_exactly_what_the_listener_uses() -> None:
 
 
 def is_private(name: str) -> bool:
-    return name.startswith("_") and not name.startswith("__") and name not in {"_buffer", "_wait_for_data"}  # asyncio's
+    return name.startswith("_") and not name.startswith("__") and name not in {"_buffer", "_maybe_resume_transport"}  # asyncio's
 
 
 def test_what_is_logged_is_json() -> None:

@@ -18,7 +18,7 @@ OURS = {"INTERNAL", "SPOOL_FAILED", "SPOOL_FULL", "SHUTTING_DOWN", "TOO_MANY_CON
 
 @pytest.mark.parametrize("name", TABLE)
 def test_every_reply_is_one_line_with_an_enhanced_code_of_its_class(name: str) -> None:
-    line = TABLE[name].line()
+    line = TABLE[name].octets
     assert re.fullmatch(rb"354 [\x20-\x7e]+\r\n|([245])\d\d \1\.\d{1,3}\.\d{1,3} [\x20-\x7e]+\r\n", line)
     assert len(line) <= 512, "RFC 5321 section 4.5.3.1.5"
 
@@ -42,7 +42,7 @@ def test_reply_classes() -> None:
     ok, later, never = Reply(250, "2.0.0", "a"), Reply(450, "4.0.0", "b"), Reply(550, "5.0.0", "c")
     assert [(r.is_refusal, r.is_temporary) for r in (ok, later, never)] == [(False, False), (True, True), (True, False)]
     assert str(never) == "550 5.0.0 c"
-    assert Reply(354, "", "go on").line() == b"354 go on\r\n"
+    assert Reply(354, "", "go on").octets == b"354 go on\r\n"
     for kind in (Refusal, TemporaryFailure):
         error = kind(never)
         assert isinstance(error, ReplyError)
@@ -50,7 +50,7 @@ def test_reply_classes() -> None:
 
 
 def test_a_reply_is_ascii_whatever_it_was_made_of() -> None:
-    assert Reply(554, "5.7.1", "b\u00fccher").line() == b"554 5.7.1 b?cher\r\n"
+    assert Reply(554, "5.7.1", "b\u00fccher").octets == b"554 5.7.1 b?cher\r\n"
 
 
 def test_made_replies() -> None:
@@ -64,4 +64,4 @@ def test_replies_are_made_nowhere_else(module: object) -> None:
     made = [node for node in ast.walk(ast.parse(inspect.getsource(module)))  # type: ignore[arg-type]
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Reply"]
     codes = [ast.literal_eval(node.args[0]) for node in made]
-    assert codes == ([220, 250] if module is session else [])
+    assert codes == ([220, 250] if module is listener else [])

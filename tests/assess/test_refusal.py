@@ -51,6 +51,6 @@ def test_a_message_without_one_author_is_told_so() -> None:
 def test_what_a_sender_wrote_cannot_break_the_reply() -> None:
     hostile = replace(FAILED, virus=Verdict(Status.FAIL, "x\r\n250 OK\0" + "y" * 500), authentication=replace(SAID, from_domain="b\r\n250 OK"))
     for name in ("virus", "dmarc"):
-        line = refusal(hostile, [name]).line()
+        line = refusal(hostile, [name]).octets
         assert line.count(b"\r\n") == 1
         assert len(line) <= 512
