@@ -1,7 +1,7 @@
 """One client connection below the words of SMTP: reads, writes, lines, time and TLS. The one door to aiosmtpd.
 
-It keeps aiosmtpd's connection handling and STARTTLS and replaces what costs or harms: the introspection of every connection, the
-timers, and cancellation by a lost connection. The private attributes it and its sessions lean on are listed in `PRIVATE`; a test
+It keeps aiosmtpd's connection handling and STARTTLS and replaces what costs or harms: the introspection, task and timers of
+every connection, and cancellation by a lost one. The private attributes it and its sessions lean on are listed in `PRIVATE`; a test
 holds aiosmtpd to them.
 """
 

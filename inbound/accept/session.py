@@ -104,7 +104,7 @@ class Session(Connection):
         if self._handler_coroutine is not None:
             return  # it will notice
         if self.reception is None:
-            self.closing = True
+            self.close()
             self._forget()
         else:
             self._handler_coroutine = self.loop.create_task(self._handle_client())

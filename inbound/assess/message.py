@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 from inbound.accept.spool import Content
 from inbound.assess import addresses, encoded_words, forged
+from inbound.assess.turns import INLINE
 
 HEADER_LIMIT = 102_400
 FIELDS = 8_192  # read of one header; real messages have some dozens, and each takes memory far beyond its octets
 HEAD = HEADER_LIMIT + 4  # how much of a message `parse` wants to see: an empty line may follow right after the limit
-SHORT = 16_384  # how much of it holds the header block of nearly all mail
 FIRST = 1_024  # how much of it `begins_with_field` wants to see: no name of a field is longer than a line may be
 
 FIELD = re.compile(rb"^([!-9;-~]++)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)", re.MULTILINE)
@@ -86,7 +86,7 @@ def parse_only(name: str, head: bytes) -> Message:
 
 def beginning(content: Content) -> bytes:
     """How the message begins: more than its header block, or the first `HEAD` octets of a longer one. Raises SpoolError."""
-    head = content.head(SHORT)
+    head = content.head(INLINE)
     return head if forged.header_length(head) is not None else content.head(HEAD)
 
 

@@ -53,8 +53,7 @@ class DiskDraft:
     def head(self, limit: int) -> bytes:
         if limit <= len(self._head):
             return self._head[:limit]
-        whole = self._pieces[0] if len(self._pieces) == 1 and not self._head else b"".join((self._head, *self._pieces))
-        return whole[:limit]
+        return b"".join((self._head, *self._pieces) if self._head else self._pieces)[:limit]
 
     async def content(self) -> Content:
         if not self.is_large:
