@@ -125,10 +125,12 @@ def sources() -> dict[str, ast.Module]:
 
 @cache
 def repository() -> tuple[Path, ...]:
-    """Every file that git knows or would take."""
+    """Every file that git knows or would take, but for a user's virtual environment, whatever its name is."""
     command = [needs("git"), "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
-    return tuple(path for name in listed.stdout.decode().split("\0") if name and (path := ROOT / name).is_file())
+    environments = [config.parent for config in ROOT.glob("*/pyvenv.cfg")]
+    files = (ROOT / name for name in listed.stdout.decode().split("\0") if name)
+    return tuple(path for path in files if path.is_file() and not any(path.is_relative_to(each) for each in environments))
 
 
 def texts() -> Iterator[tuple[str, int, str]]:
